@@ -1,0 +1,346 @@
+//! Who is connected, and what they follow.
+
+use std::collections::BTreeMap;
+
+use freshet_proto::close::ErrorCode;
+use freshet_proto::frame::{Ack, ClientFrame, Outcome, Subscribe};
+use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
+use freshet_proto::principal::Edition;
+use smallvec::SmallVec;
+
+use super::{ChannelSlot, Conn, ConnId, NewConn, Shard, SubRef, Timer, small};
+use crate::coalesce::Pace;
+use crate::encode::{Start, error_frame};
+use crate::frame::Wire;
+use crate::time::Time;
+use crate::view::{Entry, View, ViewKey};
+
+impl Shard {
+    /// A connection begins. Everything else that is said of it carries the answer.
+    pub fn handle_open(&mut self, now: Time, new: &NewConn) -> ConnId {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let generation = self.next_generation;
+        let tenant = self.use_tenant(&new.tenant, new.edition);
+        let index = small(self.conns.insert(Conn {
+            generation,
+            tenant,
+            subs: SmallVec::new(),
+            errors: None,
+            since_secs: secs(now),
+            batch: 0,
+            wire: new.wire,
+            is_blocked: false,
+            is_queued: false,
+            wants_bookmark: false,
+            wants_goaway: false,
+            is_leaving: false,
+        }));
+        let id = ConnId { index, generation };
+        if new.wire != Wire::Body {
+            self.start_timer(now, id);
+        }
+        if self.is_draining() {
+            self.tell_to_leave(id.index());
+        }
+        id
+    }
+
+    /// A connection is gone, or the shell lets it go.
+    pub fn handle_close(&mut self, conn: ConnId) {
+        self.remove_conn(conn);
+    }
+
+    /// The shell saw something that ends the connection: a malformed frame, a revoked key.
+    pub fn handle_eject(&mut self, conn: ConnId, code: ErrorCode, message: &str) {
+        self.close_with(conn, code, message);
+    }
+
+    /// A frame from the client. `Auth` is the shell's business and has no effect here.
+    pub fn handle_frame(&mut self, now: Time, conn: ConnId, frame: &ClientFrame) {
+        if self.conn(conn).is_none() {
+            return;
+        }
+        match frame {
+            ClientFrame::Subscribe(subscribe) => self.on_subscribe(now, conn, subscribe),
+            ClientFrame::Unsubscribe(unsubscribe) => {
+                self.on_unsubscribe(now, conn, unsubscribe.sub);
+            }
+            ClientFrame::Ack(ack) => self.on_ack(conn, ack),
+            ClientFrame::Ping => self.want_bookmark(conn),
+            ClientFrame::Auth(_) => {}
+        }
+    }
+
+    fn on_subscribe(&mut self, now: Time, id: ConnId, subscribe: &Subscribe) {
+        let sub = subscribe.sub;
+        let subscriptions_max = self.settings.subscriptions_max;
+        let conn = self.conn(id).expect("handle_frame looked");
+        if conn.subs.iter().any(|held| held.sub == sub) {
+            return self.refuse(
+                id,
+                sub,
+                ErrorCode::DuplicateSubscription,
+                "the number is in use",
+            );
+        }
+        if conn.subs.len() >= subscriptions_max {
+            let message = format!("at most {subscriptions_max} subscriptions; unsubscribe first");
+            return self.refuse(id, sub, ErrorCode::TooManySubscriptions, &message);
+        }
+        let tenant = conn.tenant;
+        let edition = self.tenants[tenant as usize].edition;
+        // S5: the tenant is the connection's own, whatever the frame says.
+        let channel_id = ChannelId {
+            tenant: self.tenants[tenant as usize].id.clone(),
+            environment: subscribe.environment.clone(),
+            set: subscribe.set.clone(),
+            app: subscribe.app.clone(),
+        };
+        let Some(channel) = self.channel_or_load(now, &channel_id, edition) else {
+            let message = "this node holds as many channels as it may; come back later";
+            return self.refuse(id, sub, ErrorCode::LimitExceeded, message);
+        };
+        let slot = &self.channels[channel as usize];
+        let (is_loaded, head) = (slot.channel.is_some(), slot.head_place());
+        let claim = subscribe
+            .cursor
+            .map(|cursor| (cursor.epoch, cursor.revision));
+        let (start, cursor) = match claim {
+            None => (Start::NoCursor, Revision::ZERO),
+            Some((epoch, _)) if is_loaded && epoch != head.0 => (Start::OtherEpoch, Revision::ZERO),
+            Some((_, revision)) => (Start::Resume, revision),
+        };
+        let key = ViewKey {
+            channel,
+            filter: subscribe.keys.clone(),
+            mode: subscribe.mode,
+        };
+        let entry = Entry {
+            conn: id.index,
+            sub,
+            cursor,
+            acked: Revision::ZERO,
+            start: Some(start),
+        };
+        self.join_view(id, key, entry);
+        match claim {
+            // While the channel is on its way its epoch is not known; `feed` looks at it then.
+            Some((epoch, _)) if !is_loaded => {
+                self.channels[channel as usize]
+                    .claims
+                    .insert((id, sub), epoch);
+            }
+            // Another node may have told the client of a state that has not come here yet.
+            Some(claim) if claim > head => {
+                self.counters.gaps += 1;
+                self.request_load(channel, claim);
+            }
+            Some(_) | None => {}
+        }
+        if is_loaded {
+            self.queue_conn(id);
+        }
+    }
+
+    /// The shell saw a request for a subscription that cannot be; the connection goes on.
+    pub fn handle_refusal(
+        &mut self,
+        id: ConnId,
+        sub: SubscriptionId,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        self.refuse(id, sub, code, message);
+    }
+
+    /// Tells a client what was refused. A read has nothing else, so it ends.
+    fn refuse(&mut self, id: ConnId, sub: SubscriptionId, code: ErrorCode, message: &str) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.wire == Wire::Body {
+            self.close_with(id, code, message);
+        } else {
+            self.tell_error(id, error_frame(code, Some(sub), message));
+        }
+    }
+
+    fn on_unsubscribe(&mut self, now: Time, id: ConnId, sub: SubscriptionId) {
+        if !self.leave_view(now, id, sub) {
+            let message = "no subscription has this number";
+            self.refuse(id, sub, ErrorCode::UnknownSubscription, message);
+        }
+    }
+
+    fn on_ack(&mut self, id: ConnId, ack: &Ack) {
+        let Some(held) = self.find_sub(id, ack.sub) else {
+            let message = "no subscription has this number";
+            return self.refuse(id, ack.sub, ErrorCode::UnknownSubscription, message);
+        };
+        let entry = &mut self.views[held.view as usize].entries[held.place as usize];
+        match ack.outcome {
+            Outcome::Applied => {
+                // A client cannot run with what it was not sent, and a cursor is only a claim
+                // until the subscription has begun.
+                if entry.start.is_none() {
+                    entry.acked = entry.acked.max(ack.revision.min(entry.cursor));
+                }
+                self.counters.acks_applied += 1;
+            }
+            Outcome::Rejected => self.counters.acks_rejected += 1,
+        }
+    }
+
+    pub(super) fn want_bookmark(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id) {
+            conn.wants_bookmark = true;
+            self.queue_conn(id);
+        }
+    }
+
+    fn find_sub(&mut self, id: ConnId, sub: SubscriptionId) -> Option<SubRef> {
+        self.conn(id)?
+            .subs
+            .iter()
+            .find(|held| held.sub == sub)
+            .copied()
+    }
+
+    /// The number of a channel, asked for if it is not in memory; none if there is no room.
+    pub(super) fn channel_or_load(
+        &mut self,
+        now: Time,
+        id: &ChannelId,
+        edition: Edition,
+    ) -> Option<u32> {
+        if let Some(&index) = self.channel_index.get(id) {
+            self.channels[index as usize].unused_since = None;
+            return Some(index);
+        }
+        if self.channels.len() >= self.settings.channels_max {
+            return None;
+        }
+        let tenant = self.use_tenant(&id.tenant, edition);
+        let index = small(self.channels.insert(ChannelSlot {
+            id: id.clone(),
+            tenant,
+            channel: None,
+            views: Vec::new(),
+            pace: Pace::default(),
+            passes: 0,
+            pull: super::loading::Pull::default(),
+            unused_since: None,
+            claims: BTreeMap::new(),
+        }));
+        self.channel_index.insert(id.clone(), index);
+        self.unloads.retain(|unload| unload != id);
+        self.timers
+            .insert((now + self.settings.channel_linger, Timer::Linger(index)));
+        self.request_load(index, super::loading::NOTHING);
+        Some(index)
+    }
+
+    fn join_view(&mut self, id: ConnId, key: ViewKey, entry: Entry) {
+        let view = match self.view_index.get(&key) {
+            Some(&view) => view,
+            None => {
+                let view = small(self.views.insert(View::new(key.clone())));
+                self.channels[key.channel as usize].views.push(view);
+                self.view_index.insert(key, view);
+                view
+            }
+        };
+        let sub = entry.sub;
+        let entries = &mut self.views[view as usize].entries;
+        let place = small(entries.len());
+        entries.push(entry);
+        let conn = self.conn(id).expect("the caller looked");
+        conn.subs.push(SubRef { sub, view, place });
+    }
+
+    /// Ends a subscription; answers whether there was one.
+    pub(super) fn leave_view(&mut self, now: Time, id: ConnId, sub: SubscriptionId) -> bool {
+        let Some(conn) = self.conn(id) else {
+            return false;
+        };
+        let Some(at) = conn.subs.iter().position(|held| held.sub == sub) else {
+            return false;
+        };
+        let held = conn.subs.swap_remove(at);
+        if conn.subs.is_empty() && !conn.is_blocked {
+            conn.since_secs = secs(now);
+        }
+        self.remove_entry(id, held);
+        true
+    }
+
+    fn remove_entry(&mut self, id: ConnId, held: SubRef) {
+        let view = &mut self.views[held.view as usize];
+        let claims = &mut self.channels[view.key.channel as usize].claims;
+        claims.remove(&(id, held.sub));
+        let place = held.place as usize;
+        view.entries.swap_remove(place);
+        if let Some(moved) = view.entries.get(place) {
+            let last = small(view.entries.len());
+            let moved_conn = &mut self.conns[moved.conn as usize];
+            let name = moved_conn
+                .subs
+                .iter_mut()
+                .find(|held_by| held_by.view == held.view && held_by.place == last)
+                .expect("S1: each entry is named by a subscription");
+            name.place = held.place;
+            // The entry that moved forward may not have been served by the pass yet.
+            view.pass = view.pass.map(|next| next.min(place));
+        }
+        if view.entries.is_empty() {
+            self.remove_view(held.view);
+        }
+    }
+
+    fn remove_view(&mut self, index: u32) {
+        let view = self.views.remove(index as usize);
+        self.view_index.remove(&view.key);
+        let slot = &mut self.channels[view.key.channel as usize];
+        slot.views.retain(|held| *held != index);
+        slot.unused_since = None;
+        if view.pass.is_some() {
+            let tenant = slot.tenant;
+            self.tenants[tenant as usize]
+                .passes
+                .retain(|held| *held != index);
+            self.end_pass(view.key.channel);
+        }
+    }
+
+    pub(super) fn remove_conn(&mut self, id: ConnId) -> bool {
+        if self.conn(id).is_none() {
+            return false;
+        }
+        while let Some(held) = self.conns[id.index()].subs.pop() {
+            self.remove_entry(id, held);
+        }
+        let conn = self.conns.remove(id.index());
+        self.leave_tenant(conn.tenant);
+        true
+    }
+
+    /// Lets a read or a subscription know that its channel cannot be had.
+    pub(super) fn refuse_entry(
+        &mut self,
+        now: Time,
+        (view, place): (u32, usize),
+        code: ErrorCode,
+        message: &str,
+    ) {
+        let Entry { conn, sub, .. } = self.views[view as usize].entries[place];
+        let id = ConnId {
+            index: conn,
+            generation: self.conns[conn as usize].generation,
+        };
+        self.leave_view(now, id, sub);
+        self.refuse(id, sub, code, message);
+    }
+}
+
+/// Seconds since the start, as they are kept for each connection.
+pub(super) fn secs(now: Time) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,386 @@
+//! What is sent to whom, and in which order.
+
+use freshet_proto::close::CloseReason;
+
+use super::admission::secs;
+use super::{ConnId, Shard, small};
+use crate::encode::Writer;
+use crate::frame::Frame;
+use crate::time::Time;
+use crate::view::{Studio, Update};
+
+/// Writes of one slice. Source: arbitrary, because 256 writes are about a millisecond, after which
+/// timers, accepts and reads get their turn.
+const WRITES_MAX: usize = 256;
+
+/// One slice of work: which connection gets which frame. Each connection stands in it at most once.
+///
+/// The core takes every write as done. For one that is not, the shell says `handle_blocked`, keeps
+/// the rest of the frame, and says `handle_writable` when it is out. A write may be the last of a
+/// connection that the core has let go; then both have no effect.
+#[derive(Debug, Default)]
+pub struct Batch {
+    frames: Vec<Frame>,
+    writes: Vec<(ConnId, u32)>,
+}
+
+impl Batch {
+    /// The writes, in order.
+    pub fn writes(&self) -> impl Iterator<Item = (ConnId, &Frame)> {
+        self.writes
+            .iter()
+            .map(|(conn, frame)| (*conn, &self.frames[*frame as usize]))
+    }
+
+    /// How many writes there are.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.writes.clear();
+    }
+
+    /// Whether a connection whose last batch was `last` stands in this one, which is `number`. An
+    /// empty batch holds nobody, whatever a number that began anew says.
+    fn holds(&self, last: u32, number: u32) -> bool {
+        last == number && !self.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.writes.len() >= WRITES_MAX
+    }
+
+    fn push(&mut self, conn: ConnId, frame: &Frame) {
+        // The frame of the write before is the usual case; a handful of others the rest.
+        let held = self.frames.iter().rposition(|held| held.is_same(frame));
+        let place = held.unwrap_or_else(|| {
+            self.frames.push(frame.clone());
+            self.frames.len() - 1
+        });
+        self.writes.push((conn, small(place)));
+    }
+}
+
+/// Why a slice of a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slice {
+    /// Everyone was served or passed over.
+    Done,
+    /// The batch is full, the share is spent, or a connection is in the batch already.
+    More,
+}
+
+impl Shard {
+    /// The next slice of work; an empty batch means that there is none.
+    ///
+    /// Cost: a comparison and an addition for each delivery; an encode for each distinct
+    /// (view, from, to, wire, subscription number).
+    pub fn poll_transmit(&mut self, now: Time, batch: &mut Batch) {
+        batch.clear();
+        self.settle_passes(now);
+        self.batch_number = self.batch_number.wrapping_add(1);
+        while let Some(index) = self.ring.front() {
+            self.ring.begin(&mut self.tenants[index as usize]);
+            self.serve(now, index, batch);
+            let tenant = &mut self.tenants[index as usize];
+            if self.ring.end(tenant) {
+                self.counters.turns_exhausted += 1;
+            }
+            self.forget_unused_tenant(index);
+            if !batch.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The last frame of a connection was not taken whole. Above the cap of frame memory the views
+    /// forget what nobody waits for; if that is not enough the connection is let go.
+    pub fn handle_blocked(&mut self, now: Time, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.is_blocked = true;
+        conn.since_secs = secs(now);
+        self.counters.blocked += 1;
+        let bytes_max = self.settings.frame_bytes_max;
+        if self.gauge.alive_bytes() > bytes_max {
+            self.forget_frames();
+            if self.gauge.alive_bytes() > bytes_max {
+                self.close(id, CloseReason::Overloaded, None);
+            }
+        }
+    }
+
+    /// Drops the frames that views remember, at most once for each batch: they are encoded again
+    /// if they are needed again. Cost: O(views).
+    fn forget_frames(&mut self) {
+        if self.forgot_in_batch != Some(self.batch_number) {
+            self.forgot_in_batch = Some(self.batch_number);
+            for (_, view) in &mut self.views {
+                view.forget_frames();
+            }
+        }
+    }
+
+    /// A connection's frame in flight is out; it gets one merged frame, if it fell behind.
+    pub fn handle_writable(&mut self, now: Time, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.is_blocked = false;
+        conn.since_secs = secs(now);
+        self.queue_conn(id);
+    }
+
+    /// Begins a pass over a channel's subscribers.
+    pub(super) fn start_pass(&mut self, now: Time, index: u32) {
+        let (window_min, window_max) = (self.settings.window_min, self.settings.window_max);
+        let slot = &mut self.channels[index as usize];
+        debug_assert_eq!(slot.passes, 0, "the pace starts one pass at a time");
+        slot.pace.handle_start(now, window_min);
+        if slot.channel.is_none() || slot.views.is_empty() {
+            // Nothing waits any more, so the end has no step to take.
+            slot.pace.handle_end(now, window_min, window_max);
+            return;
+        }
+        slot.passes = small(slot.views.len());
+        self.counters.passes += 1;
+        let tenant = &mut self.tenants[slot.tenant as usize];
+        for view in &slot.views {
+            self.views[*view as usize].pass = Some(0);
+            tenant.passes.push_back(*view);
+        }
+        self.ring.queue(slot.tenant, tenant);
+    }
+
+    /// One view's pass is over; with the last one the channel's is.
+    pub(super) fn end_pass(&mut self, index: u32) {
+        self.channels[index as usize].passes -= 1;
+        if self.channels[index as usize].passes == 0 {
+            self.ended_passes.push(index);
+        }
+    }
+
+    /// Ends the passes that are over; their channels may start the next.
+    fn settle_passes(&mut self, now: Time) {
+        while let Some(index) = self.ended_passes.pop() {
+            let Some(slot) = self.channels.get_mut(index as usize) else {
+                continue;
+            };
+            let (window_min, window_max) = (self.settings.window_min, self.settings.window_max);
+            if let Some(step) = slot.pace.handle_end(now, window_min, window_max) {
+                self.follow(now, index, step);
+            }
+        }
+    }
+
+    /// Serves one tenant until its share is spent, the batch is full, or nothing is left.
+    fn serve(&mut self, now: Time, index: u32, batch: &mut Batch) {
+        while !batch.is_full() && !self.tenants[index as usize].is_spent() {
+            let tenant = &mut self.tenants[index as usize];
+            if let Some(id) = tenant.catch_up.pop_front() {
+                if !self.serve_conn(id, batch) {
+                    self.tenants[index as usize].catch_up.push_front(id);
+                    return;
+                }
+            } else if let Some(&view) = tenant.passes.front() {
+                if self.serve_pass(view, batch) == Slice::More {
+                    return;
+                }
+                self.tenants[index as usize].passes.pop_front();
+                self.views[view as usize].pass = None;
+                self.end_pass(self.views[view as usize].key.channel);
+                self.settle_passes(now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Goes on with a pass. This is the hot path: no allocation, hash or lock for a delivery.
+    fn serve_pass(&mut self, index: u32, batch: &mut Batch) -> Slice {
+        let view = &mut self.views[index as usize];
+        let slot = &self.channels[view.key.channel as usize];
+        let Some(channel) = &slot.channel else {
+            return Slice::Done;
+        };
+        let tenant = &mut self.tenants[slot.tenant as usize];
+        let head = channel.head().revision;
+        let studio = Studio {
+            id: &slot.id,
+            channel,
+            gauge: &self.gauge,
+        };
+        let mut next = view.pass.unwrap_or(0);
+        let mut outcome = Slice::Done;
+        while let Some(entry) = view.entries.get(next) {
+            if !entry.is_behind(head) {
+                next += 1;
+                continue;
+            }
+            let index = entry.conn;
+            let conn = &mut self.conns[index as usize];
+            if conn.is_blocked {
+                self.counters.merged_slow_reader += 1;
+                next += 1;
+                continue;
+            }
+            if batch.is_full() || tenant.is_spent() || batch.holds(conn.batch, self.batch_number) {
+                outcome = Slice::More;
+                break;
+            }
+            if let Some(update) = view.update(next, conn.wire, &studio) {
+                conn.batch = self.batch_number;
+                tenant.spend(update.frame.bytes().len());
+                self.counters.count_delivery(conn.wire, update);
+                batch.push(
+                    ConnId {
+                        index,
+                        generation: conn.generation,
+                    },
+                    &update.frame,
+                );
+                view.entries[next].reach(head);
+            }
+            next += 1;
+        }
+        view.pass = Some(next);
+        outcome
+    }
+
+    /// Gives a connection the next thing it is to be told; answers false if that must wait for the
+    /// next batch.
+    fn serve_conn(&mut self, id: ConnId, batch: &mut Batch) -> bool {
+        let batch_number = self.batch_number;
+        let Some(conn) = self.conn(id) else {
+            return true;
+        };
+        if conn.is_blocked {
+            conn.is_queued = false;
+            return true;
+        }
+        if batch.holds(conn.batch, batch_number) {
+            return false;
+        }
+        let Some(update) = self.next_update(id) else {
+            self.conns[id.index()].is_queued = false;
+            return true;
+        };
+        let conn = &mut self.conns[id.index()];
+        conn.batch = batch_number;
+        let (tenant, is_leaving) = (conn.tenant, conn.is_leaving);
+        let tenant = &mut self.tenants[tenant as usize];
+        tenant.spend(update.frame.bytes().len());
+        tenant.catch_up.push_back(id);
+        self.counters.count_delivery(conn.wire, &update);
+        batch.push(id, &update.frame);
+        if is_leaving {
+            self.close(id, CloseReason::Draining, None);
+        }
+        true
+    }
+
+    /// What a connection is to be told next: errors, what it is behind by, the heartbeat, or to
+    /// leave.
+    fn next_update(&mut self, id: ConnId) -> Option<Update> {
+        let conn = &mut self.conns[id.index()];
+        let wire = conn.wire;
+        if let Some(errors) = conn.errors.take() {
+            let mut writer = Writer::new(wire);
+            errors.0.iter().for_each(|error| writer.error(error));
+            return Some(self.own_frame(writer));
+        }
+        if let Some(update) = self.next_change(id) {
+            return Some(update);
+        }
+        let conn = &mut self.conns[id.index()];
+        if std::mem::take(&mut conn.wants_bookmark)
+            && let Some(update) = self.bookmarks(id)
+        {
+            return Some(update);
+        }
+        let conn = &mut self.conns[id.index()];
+        if std::mem::take(&mut conn.wants_goaway) {
+            conn.is_leaving = true;
+            let mut writer = Writer::new(wire);
+            writer.goaway(self.reconnect_ms(id));
+            return Some(self.own_frame(writer));
+        }
+        None
+    }
+
+    fn own_frame(&self, writer: Writer) -> Update {
+        Update {
+            frame: self.gauge.frame(writer.into_bytes(), None),
+            resumed: None,
+        }
+    }
+
+    /// The update of the first subscription that is behind. One after the other: each that was
+    /// served is behind no more.
+    fn next_change(&mut self, id: ConnId) -> Option<Update> {
+        let conn = &self.conns[id.index()];
+        for held in &conn.subs {
+            let view = &mut self.views[held.view as usize];
+            let slot = &self.channels[view.key.channel as usize];
+            let Some(channel) = &slot.channel else {
+                continue;
+            };
+            let head = channel.head().revision;
+            let place = held.place as usize;
+            if !view.entries[place].is_behind(head) {
+                continue;
+            }
+            let studio = Studio {
+                id: &slot.id,
+                channel,
+                gauge: &self.gauge,
+            };
+            if let Some(update) = view.update(place, conn.wire, &studio) {
+                let update = update.clone();
+                view.entries[place].reach(head);
+                return Some(update);
+            }
+        }
+        None
+    }
+
+    /// The heartbeat of every subscription that has begun, in one frame.
+    fn bookmarks(&mut self, id: ConnId) -> Option<Update> {
+        let conn = &self.conns[id.index()];
+        let mut frames = conn.subs.iter().filter_map(|held| {
+            let view = &mut self.views[held.view as usize];
+            let slot = &self.channels[view.key.channel as usize];
+            let channel = slot.channel.as_ref()?;
+            let place = held.place as usize;
+            if view.entries[place].start.is_some() {
+                return None;
+            }
+            let studio = Studio {
+                id: &slot.id,
+                channel,
+                gauge: &self.gauge,
+            };
+            Some(view.bookmark(place, conn.wire, &studio))
+        });
+        let first = frames.next()?;
+        let rest: Vec<Frame> = frames.collect();
+        if rest.is_empty() {
+            return Some(Update {
+                frame: first,
+                resumed: None,
+            });
+        }
+        let parts = std::iter::once(&first).chain(&rest);
+        let bytes = parts
+            .flat_map(|frame| frame.bytes().iter().copied())
+            .collect();
+        Some(Update {
+            frame: self.gauge.frame(bytes, None),
+            resumed: None,
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! What is asked of the origin, and when it is asked again.
+
+use std::time::Duration;
+
+use freshet_proto::ids::{ChannelId, Epoch, Revision};
+use freshet_proto::snapshot::Head;
+
+use super::{ChannelSlot, Shard, Timer};
+use crate::time::Time;
+
+/// How long to wait before an origin that did not help is asked again; it doubles with each time.
+/// Source: arbitrary, because a second is short for a client that is behind, and long for an
+/// origin in trouble.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the pause doubles at most: 8 s. Source: arbitrary, because it is below a heartbeat.
+const DOUBLINGS_MAX: u32 = 3;
+
+/// A point in a channel's order: epochs rise, and revisions within each.
+pub(super) type Place = (Epoch, Revision);
+
+/// Before everything that was ever published.
+pub(super) const NOTHING: Place = match Epoch::new(0) {
+    Ok(epoch) => (epoch, Revision::ZERO),
+    Err(_) => unreachable!(),
+};
+
+/// A channel to load. The answer is a snapshot or a failure; there is one load at a time for each
+/// channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// A snapshot below this revision is not new enough: ask the origin, not a cache.
+    pub wanted: Revision,
+}
+
+/// Why a channel could not be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadFailure {
+    /// The origin says that there is no such channel.
+    NotFound,
+    /// The origin did not answer, or not well.
+    Unavailable,
+}
+
+/// What one channel asks of its origin.
+///
+/// An answer that leads nowhere is followed by a pause, so that neither an invented cursor nor an
+/// origin that is behind its own events makes a storm of loads.
+#[derive(Debug)]
+pub(super) struct Pull {
+    /// How new the answer under way must be.
+    asked: Option<Place>,
+    /// The newest that an event spoke of.
+    news: Place,
+    /// Answers in a row that led nowhere.
+    misses: u32,
+    /// The origin is not asked before.
+    retry_at: Option<Time>,
+}
+
+impl Default for Pull {
+    fn default() -> Self {
+        Self {
+            asked: None,
+            news: NOTHING,
+            misses: 0,
+            retry_at: None,
+        }
+    }
+}
+
+impl Pull {
+    /// An event spoke of `at`; a snapshot below it is not new enough.
+    pub(super) fn hear_of(&mut self, at: Place) {
+        self.news = self.news.max(at);
+    }
+
+    /// The answer has come, whatever it is; how new it was to be.
+    pub(super) fn answered(&mut self) -> Option<Place> {
+        self.asked.take()
+    }
+
+    /// Whether an answer is expected.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Nothing is needed.
+    fn rest(&mut self) {
+        self.misses = 0;
+        self.retry_at = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_pausing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+}
+
+impl ChannelSlot {
+    /// Where the channel stands here.
+    pub(super) fn head_place(&self) -> Place {
+        self.channel
+            .as_ref()
+            .map_or(NOTHING, |channel| place(channel.head()))
+    }
+}
+
+impl Shard {
+    /// Asks for a channel's snapshot of `at` or newer, unless an answer is on its way or a pause is
+    /// kept; then the end of either looks at what is needed.
+    pub(super) fn request_load(&mut self, index: u32, at: Place) {
+        let slot = &mut self.channels[index as usize];
+        let pull = &mut slot.pull;
+        if pull.asked.is_none() && pull.retry_at.is_none() {
+            let wanted = at.max(pull.news);
+            pull.asked = Some(wanted);
+            self.loads.push_back(Load {
+                channel: slot.id.clone(),
+                wanted: wanted.1,
+            });
+        }
+    }
+
+    /// A snapshot has come. Asks again if more is needed: at once for what was not asked for
+    /// before, and after a pause for what was.
+    pub(super) fn settle_load(&mut self, now: Time, index: u32, asked: Option<Place>) {
+        match self.needed(index) {
+            None => self.channels[index as usize].pull.rest(),
+            Some(at) if !asked.is_some_and(|asked| covers(asked, at)) => {
+                self.request_load(index, at);
+            }
+            Some(_) => self.pause_loads(now, index),
+        }
+    }
+
+    /// No snapshot has come. Asks again after a pause if one is needed.
+    pub(super) fn settle_failed_load(&mut self, now: Time, index: u32) {
+        match self.needed(index) {
+            None => self.channels[index as usize].pull.rest(),
+            Some(_) => self.pause_loads(now, index),
+        }
+    }
+
+    fn pause_loads(&mut self, now: Time, index: u32) {
+        let pull = &mut self.channels[index as usize].pull;
+        let at = now + PAUSE * (1 << pull.misses.min(DOUBLINGS_MAX));
+        pull.misses = pull.misses.saturating_add(1);
+        pull.retry_at = Some(at);
+        self.timers.insert((at, Timer::Reload(index)));
+    }
+
+    /// A pause may be over.
+    pub(super) fn on_reload(&mut self, now: Time, index: u32) {
+        let pull = &mut self.channels[index as usize].pull;
+        if pull.retry_at.is_some_and(|at| at <= now) {
+            pull.retry_at = None;
+            if let Some(at) = self.needed(index) {
+                self.request_load(index, at);
+            }
+        }
+    }
+
+    /// The newest that is known of and not here: from events, or from cursors that are ahead.
+    fn needed(&self, index: u32) -> Option<Place> {
+        let slot = &self.channels[index as usize];
+        let head = slot.head_place();
+        let entries = slot
+            .views
+            .iter()
+            .flat_map(|view| &self.views[*view as usize].entries);
+        let ahead = entries
+            .filter(|entry| entry.is_ahead(head.1))
+            .map(|entry| (head.0, entry.cursor));
+        let news = (slot.pull.news > head).then_some(slot.pull.news);
+        ahead.chain(news).max()
+    }
+}
+
+/// Whether an origin that was asked for `asked` was asked for `at` too. A revision says nothing of
+/// another epoch's.
+pub(super) fn covers(asked: Place, at: Place) -> bool {
+    asked.0 == at.0 && asked.1 >= at.1
+}
+
+/// The place of a head.
+pub(super) fn place(head: &Head) -> Place {
+    (head.epoch, head.revision)
+}

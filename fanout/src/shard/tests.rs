@@ -1,0 +1,10 @@
+mod admission;
+mod client;
+mod delivery;
+mod expiry;
+mod loading;
+mod oracle;
+mod pacing;
+mod reads;
+mod sizes;
+mod world;

@@ -1,0 +1,104 @@
+//! When changes are sent.
+
+use std::time::Duration;
+
+use freshet_proto::envelope::PublishKind;
+
+use freshet_proto::principal::Edition;
+
+use super::world::World;
+use crate::frame::Wire;
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// What is published must begin with `tenant/app`, which the clients check.
+const ONE: &str = "acme/web:1";
+
+#[test]
+fn the_first_change_after_quiet_goes_at_once_and_later_ones_merge_in_the_window() {
+    let mut world = World::small();
+    let client = world.follower(0, Wire::WebSocket);
+    world.pass(Duration::from_secs(1));
+    world.publish_now(0, &[("a", Some(ONE))]);
+    assert_eq!(world.held(client), 2, "at once");
+    for _ in 0..5 {
+        world.publish_now(0, &[("a", Some(ONE)), ("b", Some(ONE))]);
+        world.pass(TICK);
+    }
+    assert_eq!(world.held(client), 2, "the window is not over");
+    let kinds = world.clients[client].kinds.len();
+    world.pass(Duration::from_millis(5));
+    assert_eq!(world.held(client), 7);
+    assert_eq!(
+        world.clients[client].kinds.len(),
+        kinds + 1,
+        "one merged delta"
+    );
+    assert_eq!(world.counters().merged_window, 5);
+}
+
+#[test]
+fn a_rollback_does_not_wait_for_the_window() {
+    let mut world = World::small();
+    let client = world.follower(0, Wire::WebSocket);
+    world.pass(Duration::from_secs(1));
+    world.publish_now(0, &[("a", Some(ONE))]);
+    world.publish_now(0, &[("a", Some(ONE))]);
+    assert_eq!(world.held(client), 2, "the window is not over");
+    let event = world.truth[0].publish_step(&[("a", None)], PublishKind::Rollback, 1);
+    world.announce(event);
+    world.deliver_all(0);
+    world.pump(0);
+    assert_eq!(world.held(client), 4);
+}
+
+#[test]
+fn a_channel_that_nobody_follows_keeps_no_change_waiting() {
+    let mut world = World::small();
+    let client = world.follower(0, Wire::WebSocket);
+    world.disconnect(client);
+    world.pass(Duration::from_secs(1));
+    world.publish_now(0, &[("a", Some(ONE))]);
+    let client = world.follower(0, Wire::WebSocket);
+    assert_eq!(world.held(client), 2);
+}
+
+#[test]
+fn a_rollback_within_a_pass_goes_when_the_pass_is_over() {
+    let mut world = World::small();
+    // Two slices of writes, so that the pass can be met in its middle.
+    let clients: Vec<_> = (0..300)
+        .map(|_| world.follower(0, Wire::WebSocket))
+        .collect();
+    world.pass(Duration::from_secs(1));
+    let event = world.truth[0].publish(&[("a", Some(ONE))]);
+    world.announce(event);
+    world.deliver_all(0);
+    world.pump_slices(0, 1);
+    let event = world.truth[0].publish_step(&[("a", None)], PublishKind::Rollback, 1);
+    world.announce(event);
+    world.deliver_all(0);
+    world.pump(0);
+    assert!(clients.iter().all(|client| world.held(*client) == 3));
+}
+
+#[test]
+fn a_tenant_far_above_its_signal_rate_is_served_all_the_time() {
+    let mut world = World::small();
+    world.truth[0].edition = Edition::Free;
+    let client = world.follower(0, Wire::WebSocket);
+    world.pass(Duration::from_secs(1));
+    // 100 changes a second where 5 are allowed.
+    let mut behind_max = 0;
+    for _ in 0..1_000 {
+        world.publish_now(0, &[("a", Some(ONE))]);
+        world.pass(Duration::from_millis(10));
+        let head = world.truth[0].newest().head.revision.get();
+        behind_max = behind_max.max(head - world.held(client));
+    }
+    assert!(world.counters().merged_rate_limit > 500);
+    // The longest window is 200 ms, which are 20 changes.
+    assert!(behind_max <= 21, "{behind_max} changes behind");
+    world.run_until_quiet();
+    world.check_converged();
+}

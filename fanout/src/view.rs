@@ -1,0 +1,278 @@
+//! A channel as one class of subscribers sees it, and the frames they share.
+
+use freshet_proto::cursor::Cursor;
+use freshet_proto::filter::KeyFilter;
+use freshet_proto::frame::{DeliveryMode, ResumeMode};
+use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
+
+use crate::channel::Channel;
+use crate::encode::{Start, Writer, route, sees_change};
+use crate::frame::{Frame, FrameGauge, Wire};
+
+/// Frames a view remembers. Source: arbitrary, because the usual case is one group of subscribers
+/// on two wires, each with an update and a bookmark; a stray cursor is encoded once per pass.
+const MEMO_MAX: usize = 16;
+
+/// What makes subscribers one class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ViewKey {
+    pub(crate) channel: u32,
+    pub(crate) filter: KeyFilter,
+    pub(crate) mode: DeliveryMode,
+}
+
+/// One class of subscribers of one channel.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) key: ViewKey,
+    /// Dense, in no order that matters; an entry is named by its place, which changes when another
+    /// leaves.
+    pub(crate) entries: Vec<Entry>,
+    /// The place of the next entry of the pass under way.
+    pub(crate) pass: Option<usize>,
+    memo: Memo,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) conn: u32,
+    pub(crate) sub: SubscriptionId,
+    /// What the client holds with everything it was sent.
+    pub(crate) cursor: Revision,
+    /// What the client said it runs with.
+    pub(crate) acked: Revision,
+    /// How it begins, until it has begun.
+    pub(crate) start: Option<Start>,
+}
+
+impl Entry {
+    /// Whether the client says it holds what nobody has published yet, as far as is known here.
+    pub(crate) fn is_ahead(&self, head: Revision) -> bool {
+        self.start == Some(Start::Resume) && self.cursor > head
+    }
+
+    /// What the client holds is of another epoch.
+    pub(crate) fn begin_anew(&mut self) {
+        self.start = Some(Start::OtherEpoch);
+        self.cursor = Revision::ZERO;
+        self.acked = Revision::ZERO;
+    }
+
+    /// The client is sent what leads to `head`.
+    pub(crate) fn reach(&mut self, head: Revision) {
+        debug_assert!(
+            self.cursor <= head,
+            "S3: a cursor never goes back within an epoch"
+        );
+        self.cursor = head;
+        self.start = None;
+    }
+
+    /// Whether there may be something to send.
+    pub(crate) fn is_behind(&self, head: Revision) -> bool {
+        match self.start {
+            Some(_) => !self.is_ahead(head),
+            None => self.cursor < head,
+        }
+    }
+}
+
+/// Frames for the channel's head, by whom they suit. Oldest out when full.
+#[derive(Debug, Default)]
+struct Memo {
+    head: Option<Cursor>,
+    items: Vec<(MemoKey, Option<Update>)>,
+    next_out: usize,
+    last_hit: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MemoKey {
+    from: Revision,
+    sub: SubscriptionId,
+    wire: Wire,
+    start: Option<Start>,
+    is_bookmark: bool,
+}
+
+/// A frame and how it makes a subscription begin, if it does.
+#[derive(Clone, Debug)]
+pub(crate) struct Update {
+    pub(crate) frame: Frame,
+    pub(crate) resumed: Option<ResumeMode>,
+}
+
+/// What a view needs from around it to make frames.
+pub(crate) struct Studio<'a> {
+    pub(crate) id: &'a ChannelId,
+    pub(crate) channel: &'a Channel,
+    pub(crate) gauge: &'a FrameGauge,
+}
+
+impl View {
+    pub(crate) fn new(key: ViewKey) -> Self {
+        Self {
+            key,
+            entries: Vec::new(),
+            pass: None,
+            memo: Memo::default(),
+        }
+    }
+
+    /// The frame that brings the entry at `place` to the head; none if it would show it nothing.
+    pub(crate) fn update(
+        &mut self,
+        place: usize,
+        wire: Wire,
+        studio: &Studio<'_>,
+    ) -> Option<&Update> {
+        let entry = &self.entries[place];
+        let key = MemoKey {
+            from: entry.cursor,
+            sub: entry.sub,
+            wire,
+            start: entry.start,
+            is_bookmark: false,
+        };
+        let view_key = &self.key;
+        self.memo
+            .find_or(studio, key, |studio| make_update(view_key, key, studio))
+    }
+
+    /// Drops the frames that are remembered.
+    pub(crate) fn forget_frames(&mut self) {
+        self.memo = Memo::default();
+    }
+
+    /// The heartbeat of the entry at `place`. Moves a filtered entry to the head if nothing it
+    /// would have seen changed.
+    pub(crate) fn bookmark(&mut self, place: usize, wire: Wire, studio: &Studio<'_>) -> Frame {
+        let head = studio.channel.head().revision;
+        let entry = &mut self.entries[place];
+        if !sees_change(studio.channel, &self.key.filter, entry.cursor) {
+            entry.cursor = entry.cursor.max(head);
+        }
+        let key = MemoKey {
+            from: entry.cursor,
+            sub: entry.sub,
+            wire,
+            start: None,
+            is_bookmark: true,
+        };
+        let update = self.memo.find_or(studio, key, |studio| {
+            let mut writer = Writer::new(wire);
+            writer.bookmark(key.sub, key.from, studio.channel);
+            let cursor = Cursor {
+                epoch: studio.channel.head().epoch,
+                revision: key.from,
+            };
+            Some(Update {
+                frame: studio.frame(writer, Some(cursor)),
+                resumed: None,
+            })
+        });
+        update
+            .expect("a bookmark always has something to say")
+            .frame
+            .clone()
+    }
+}
+
+impl Studio<'_> {
+    fn frame(&self, writer: Writer, cursor: Option<Cursor>) -> Frame {
+        self.gauge.frame(writer.into_bytes(), cursor)
+    }
+
+    fn head(&self) -> Cursor {
+        let head = self.channel.head();
+        Cursor {
+            epoch: head.epoch,
+            revision: head.revision,
+        }
+    }
+}
+
+fn make_update(view: &ViewKey, key: MemoKey, studio: &Studio<'_>) -> Option<Update> {
+    let (channel, filter) = (studio.channel, &view.filter);
+    let mut writer = Writer::new(key.wire);
+    if key.wire == Wire::Body {
+        // A read that holds what its filter shows goes on waiting; one that was answered is over.
+        let waits = key.start == Some(Start::Resume) && !sees_change(channel, filter, key.from);
+        if waits || key.start.is_none() {
+            return None;
+        }
+        writer.body(studio.id, channel, filter);
+        let cursor = studio.head();
+        return Some(Update {
+            frame: studio.frame(writer, Some(cursor)),
+            resumed: None,
+        });
+    }
+    let route = route(channel, filter, key.from, key.start);
+    if key.start.is_some() {
+        writer.resumed(key.sub, route, channel);
+    } else if !sees_change(channel, filter, key.from) {
+        return None;
+    }
+    match (route.mode, view.mode) {
+        (ResumeMode::Unchanged, _) => {}
+        (ResumeMode::Delta | ResumeMode::Snapshot, DeliveryMode::Hint) => {
+            writer.hint(key.sub, channel, filter);
+        }
+        (ResumeMode::Delta, DeliveryMode::Delta) => {
+            writer.delta(key.sub, channel, filter, key.from);
+        }
+        (ResumeMode::Snapshot, DeliveryMode::Delta) => {
+            writer.snapshot(key.sub, channel, filter);
+        }
+    }
+    let cursor = studio.head();
+    let resumed = key.start.map(|_| route.mode);
+    Some(Update {
+        frame: studio.frame(writer, Some(cursor)),
+        resumed,
+    })
+}
+
+impl Memo {
+    fn find_or(
+        &mut self,
+        studio: &Studio<'_>,
+        key: MemoKey,
+        make: impl FnOnce(&Studio<'_>) -> Option<Update>,
+    ) -> Option<&Update> {
+        let head = studio.head();
+        if self.head != Some(head) {
+            *self = Self {
+                head: Some(head),
+                ..Self::default()
+            };
+        }
+        let is_last = self
+            .items
+            .get(self.last_hit)
+            .is_some_and(|(held, _)| *held == key);
+        if !is_last {
+            self.last_hit = match self.items.iter().position(|(held, _)| *held == key) {
+                Some(place) => place,
+                None => {
+                    let made = make(studio);
+                    self.keep(key, made)
+                }
+            };
+        }
+        self.items[self.last_hit].1.as_ref()
+    }
+
+    fn keep(&mut self, key: MemoKey, made: Option<Update>) -> usize {
+        if self.items.len() < MEMO_MAX {
+            self.items.push((key, made));
+            return self.items.len() - 1;
+        }
+        let place = self.next_out;
+        self.next_out = (place + 1) % MEMO_MAX;
+        self.items[place] = (key, made);
+        place
+    }
+}

@@ -1,0 +1,147 @@
+//! Whom a key stands for, remembered for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use freshet_fanout::time::Time;
+use freshet_proto::principal::{KeyDigest, Principal};
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+use crate::origin::Origin;
+
+/// How long an answer is used without asking again. A revoked key is also forgotten at once, when
+/// the event of it comes. Source: arbitrary, because it bounds what a lost event can cost.
+const FRESH: Duration = Duration::from_secs(30);
+/// How long a key is known not to exist. Source: ledger 2.18, negative answers 3-5 s.
+const FRESH_UNKNOWN: Duration = Duration::from_secs(3);
+/// Keys that are remembered. Source: arbitrary, because 100,000 answers take some 20 MB. When full,
+/// the keys that do not exist are forgotten first; if it is still full, answers are not kept.
+const KEYS_MAX: usize = 100_000;
+
+/// Why a caller is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No key was shown.
+    #[error("no API key; send it as Authorization: Bearer")]
+    Missing,
+    /// The key is unknown or revoked.
+    #[error("the API key is unknown or revoked")]
+    Unknown,
+    /// The key is not in memory and the control plane does not answer.
+    #[error("the API key cannot be checked now; try again")]
+    Unavailable,
+}
+
+/// Whom keys stand for. One question at a time for each key; a key that is known is served from
+/// memory while the control plane is away.
+#[derive(Debug)]
+pub struct Authenticator {
+    origin: Origin,
+    clock: Clock,
+    slots: DashMap<KeyDigest, Arc<Mutex<Option<Answer>>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    principal: Option<Arc<Principal>>,
+    fresh_until: Time,
+}
+
+impl Authenticator {
+    /// Nothing is remembered yet.
+    pub fn new(origin: Origin, clock: Clock) -> Self {
+        Self {
+            origin,
+            clock,
+            slots: DashMap::new(),
+        }
+    }
+
+    /// Whom `key` stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]: the caller answers 401 or 503.
+    pub async fn authenticate(&self, key: Option<&str>) -> Result<Caller, AuthError> {
+        let digest = KeyDigest::of(key.ok_or(AuthError::Missing)?);
+        let slot = self.slot(digest);
+        // Whoever comes first asks; the others wait here and find the answer.
+        let mut slot = slot.lock().await;
+        if let Some(answer) = slot
+            .as_ref()
+            .filter(|answer| self.clock.now() < answer.fresh_until)
+        {
+            return answer.caller(digest);
+        }
+        match self.origin.principal(digest).await {
+            Ok(principal) => {
+                let fresh = if principal.is_some() {
+                    FRESH
+                } else {
+                    FRESH_UNKNOWN
+                };
+                let answer = Answer {
+                    principal: principal.map(Arc::new),
+                    fresh_until: self.clock.now() + fresh,
+                };
+                slot.insert(answer).caller(digest)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a key could not be checked");
+                let last = slot.as_ref().filter(|answer| answer.principal.is_some());
+                last.map_or(Err(AuthError::Unavailable), |answer| answer.caller(digest))
+            }
+        }
+    }
+
+    /// Forgets a key: it was revoked, or its scopes changed.
+    pub fn forget(&self, digest: &KeyDigest) {
+        self.slots.remove(digest);
+    }
+
+    /// Keys that are remembered.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether no key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn slot(&self, digest: KeyDigest) -> Arc<Mutex<Option<Answer>>> {
+        if let Some(slot) = self.slots.get(&digest) {
+            return Arc::clone(&slot);
+        }
+        if self.slots.len() >= KEYS_MAX {
+            self.slots.retain(|_, slot| {
+                slot.try_lock().is_ok_and(|slot| {
+                    slot.as_ref()
+                        .is_some_and(|answer| answer.principal.is_some())
+                })
+            });
+        }
+        if self.slots.len() >= KEYS_MAX {
+            return Arc::default();
+        }
+        Arc::clone(&self.slots.entry(digest).or_default())
+    }
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Whom it stands for.
+    pub principal: Arc<Principal>,
+    /// Which key it showed.
+    pub key: KeyDigest,
+}
+
+impl Answer {
+    fn caller(&self, key: KeyDigest) -> Result<Caller, AuthError> {
+        let principal = self.principal.clone().ok_or(AuthError::Unknown)?;
+        Ok(Caller { principal, key })
+    }
+}

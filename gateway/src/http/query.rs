@@ -1,0 +1,156 @@
+//! Query strings: which channel, which keys.
+
+use std::time::Duration;
+
+use freshet_proto::cursor::Cursor;
+use freshet_proto::filter::KeyFilter;
+use freshet_proto::frame::{DeliveryMode, Subscribe};
+use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, SubscriptionId, TenantId};
+use freshet_proto::limits::FILTER_PATTERNS_MAX;
+use freshet_proto::problem::Problem;
+
+use super::answer::Refusal;
+
+/// The number of the one subscription that an SSE stream or a read has.
+pub(crate) const ONLY: SubscriptionId = SubscriptionId(1);
+
+/// What a read or an SSE stream asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChannelQuery {
+    pub(crate) environment: Environment,
+    pub(crate) set: SetName,
+    pub(crate) app: AppName,
+    pub(crate) keys: KeyFilter,
+    pub(crate) mode: DeliveryMode,
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Longest a read waits. Source: arbitrary, because proxies close a silent request after a minute.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+
+impl ChannelQuery {
+    /// Reads `env`, `set`, `app`, `keys` (repeatable, or separated by commas), `mode` and `wait`.
+    pub(crate) fn parse(query: &str) -> Result<Self, Refusal> {
+        let named = |name: &str| {
+            first(query, name).ok_or_else(|| {
+                Refusal::bad_request(&format!("the query must name {name}, as in ?{name}=…"))
+            })
+        };
+        let bad = |error: freshet_proto::ids::NameError| Refusal::bad_request(&error.to_string());
+        let mut keys = Vec::new();
+        for value in all(query, "keys") {
+            keys.extend(
+                value
+                    .split(',')
+                    .filter(|key| !key.is_empty())
+                    .map(str::to_owned),
+            );
+            // The bound of the filter is checked with its own words below; this one keeps the list
+            // short whatever the head's size.
+            keys.truncate(FILTER_PATTERNS_MAX + 1);
+        }
+        let keys = KeyFilter::new(&keys).map_err(|error| {
+            let problem = Problem::new(400, "subscription.filter", "Bad filter");
+            Refusal::from(problem.with_detail(error.to_string()))
+        })?;
+        Ok(Self {
+            environment: named("env")?.parse().map_err(bad)?,
+            set: named("set")?.parse().map_err(bad)?,
+            app: named("app")?.parse().map_err(bad)?,
+            keys,
+            mode: match first(query, "mode").as_deref() {
+                None | Some("delta") => DeliveryMode::Delta,
+                Some("hint") => DeliveryMode::Hint,
+                Some(_) => return Err(Refusal::bad_request("mode is delta or hint")),
+            },
+            wait: first(query, "wait").map(|text| wait(&text)).transpose()?,
+        })
+    }
+
+    pub(crate) fn channel(&self, tenant: &TenantId) -> ChannelId {
+        ChannelId {
+            tenant: tenant.clone(),
+            environment: self.environment.clone(),
+            set: self.set.clone(),
+            app: self.app.clone(),
+        }
+    }
+
+    pub(crate) fn subscribe(self, cursor: Option<Cursor>) -> Subscribe {
+        Subscribe {
+            sub: ONLY,
+            environment: self.environment,
+            set: self.set,
+            app: self.app,
+            keys: self.keys,
+            mode: self.mode,
+            cursor,
+        }
+    }
+}
+
+/// `30s`, `500ms` or plain seconds, at most [`WAIT_MAX`].
+fn wait(text: &str) -> Result<Duration, Refusal> {
+    let bad = || Refusal::bad_request("wait is a time such as 30s or 500ms");
+    let (digits, is_millis) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, true),
+        None => (text.strip_suffix('s').unwrap_or(text), false),
+    };
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let wait = if is_millis {
+        Duration::from_millis(number)
+    } else {
+        Duration::from_secs(number)
+    };
+    Ok(wait.min(WAIT_MAX))
+}
+
+/// The first value of a name, decoded.
+pub(crate) fn first(query: &str, name: &str) -> Option<String> {
+    all(query, name).next()
+}
+
+fn all<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    form_urlencoded::parse(query.as_bytes())
+        .filter(move |(held, _)| held == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_ledger_is_read() {
+        let query = "env=prod&set=storefront&app=checkout&keys=features/*,app%2Ftheme&keys=x";
+        let parsed = ChannelQuery::parse(query).unwrap();
+        assert_eq!(
+            parsed.keys,
+            KeyFilter::new(&["features/*", "app/theme", "x"]).unwrap()
+        );
+        assert_eq!(parsed.wait, None);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let detail = |query: &str| {
+            ChannelQuery::parse(query)
+                .unwrap_err()
+                .problem
+                .detail
+                .unwrap()
+        };
+        assert!(detail("set=s&app=a").contains("env"));
+        assert!(detail("env=a/b&set=s&app=a").contains("environment"));
+        assert!(detail("env=e&set=s&app=a&wait=soon").contains("30s"));
+        let many = format!("env=e&set=s&app=a&keys={}", "k,".repeat(10_000));
+        assert!(detail(&many).contains("at most 64"));
+    }
+
+    #[test]
+    fn a_wait_is_bounded() {
+        assert_eq!(wait("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(wait("30").unwrap(), Duration::from_secs(30));
+        assert_eq!(wait("900s").unwrap(), WAIT_MAX);
+    }
+}

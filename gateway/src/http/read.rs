@@ -1,0 +1,196 @@
+//! `GET /v1/config`: a read, from the same state that feeds the streams.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use freshet_fanout::ConnId;
+use freshet_fanout::encode::{TTL_SECONDS, cursor_of_etag, etag};
+use freshet_fanout::frame::Wire;
+use freshet_proto::close::ErrorCode;
+use freshet_proto::cursor::Cursor;
+use freshet_proto::filter::KeyFilter;
+use freshet_proto::frame::{ClientFrame, Subscribe};
+use freshet_proto::ids::ChannelId;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::answer::{self, Answer, Refusal};
+use super::query::{ChannelQuery, ONLY};
+use crate::auth::Caller;
+use crate::shard::{Entrance, Outcome, Shell, Sink};
+
+/// Answers a read: 304 if the client has it, else the body; with `wait`, at a change or at the end
+/// of the wait.
+pub(super) async fn config<B>(shell: &Rc<Shell>, request: &Request<B>) -> Result<Answer, Refusal> {
+    let caller = caller(shell, request).await?;
+    shell.services.admission.admit_read(&caller.principal)?;
+    let query = ChannelQuery::parse(request.uri().query().unwrap_or_default())?;
+    let channel = query.channel(&caller.principal.tenant);
+    let filter = query.keys.clone();
+    let mut head = shell.loaded(&caller, &channel).await?;
+    let known: Vec<&str> = request
+        .headers()
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .collect();
+    if let (true, Some(wait)) = (is_known(&known, head, &filter), query.wait) {
+        let changed = shell.next_body(&caller, query.subscribe(Some(head)));
+        // Dropping the wait takes it out of the core.
+        if let Ok(outcome) = tokio::time::timeout(wait, changed).await {
+            let (cursor, body) = outcome?;
+            return Ok(ok(shell, cursor, &filter, body));
+        }
+        head = shell.loaded(&caller, &channel).await?;
+    }
+    if is_known(&known, head, &filter) {
+        shell.count(|figures| figures.reads_not_modified += 1);
+        let mut answer = Response::new(answer::whole(Bytes::new()));
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        put_headers(&mut answer, head, &filter);
+        return Ok(answer);
+    }
+    let body = shell.with_core(|core, _| core.body(&channel, &filter));
+    let body = body.ok_or_else(|| Refusal::unavailable("the channel is being loaded"))?;
+    Ok(ok(shell, head, &filter, body))
+}
+
+/// Who asks, and whether it may read.
+pub(super) async fn caller<B>(shell: &Shell, request: &Request<B>) -> Result<Caller, Refusal> {
+    let caller = shell
+        .services
+        .auth
+        .authenticate(answer::token(request.headers()))
+        .await?;
+    let named = request
+        .headers()
+        .get("x-tenant-id")
+        .and_then(|value| value.to_str().ok());
+    answer::check_tenant(&caller.principal, named)?;
+    if !caller.principal.may_read(&caller.principal.tenant) {
+        return Err(Refusal::forbidden("the key has no ecs:read scope"));
+    }
+    Ok(caller)
+}
+
+fn is_known(known: &[&str], head: Cursor, filter: &KeyFilter) -> bool {
+    let tag = etag(head, filter);
+    let is_same = |known: &&str| {
+        // Weak and strong spellings are the same (ledger C-09).
+        known.strip_prefix("W/").unwrap_or(known) == tag && cursor_of_etag(known) == Some(head)
+    };
+    known.contains(&"*") || known.iter().any(is_same)
+}
+
+fn ok(shell: &Shell, cursor: Cursor, filter: &KeyFilter, body: Bytes) -> Answer {
+    shell.count(|figures| figures.reads_ok += 1);
+    let mut answer = Response::new(answer::whole(body));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    put_headers(&mut answer, cursor, filter);
+    answer
+}
+
+fn put_headers(answer: &mut Answer, cursor: Cursor, filter: &KeyFilter) {
+    let headers = answer.headers_mut();
+    // Private, because a shared cache must never hold a tenant's data (ledger Q-33); no-cache,
+    // because a revalidation costs a 304 and staleness costs more.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(VARY, HeaderValue::from_static("Authorization"));
+    headers.insert("x-ttl-seconds", TTL_SECONDS.into());
+    if let Ok(tag) = HeaderValue::try_from(etag(cursor, filter)) {
+        headers.insert(ETAG, tag);
+    }
+}
+
+/// Takes a waiting read out of the core when it is answered or given up.
+struct Waiting {
+    shell: Rc<Shell>,
+    id: ConnId,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shell.forget(self.id);
+    }
+}
+
+impl Shell {
+    /// Waits until a channel is in memory; answers its head.
+    pub(crate) async fn loaded(
+        self: &Rc<Self>,
+        caller: &Caller,
+        channel: &ChannelId,
+    ) -> Result<Cursor, Refusal> {
+        let edition = caller.principal.edition;
+        let head = self.with_core(|core, now| core.handle_read(now, channel, edition));
+        match head {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => {
+                let subscribe = Subscribe {
+                    sub: ONLY,
+                    environment: channel.environment.clone(),
+                    set: channel.set.clone(),
+                    app: channel.app.clone(),
+                    keys: KeyFilter::all(),
+                    mode: freshet_proto::frame::DeliveryMode::Delta,
+                    cursor: None,
+                };
+                let timeout = self.services.config.control_timeout;
+                match tokio::time::timeout(timeout, self.next_body(caller, subscribe)).await {
+                    Ok(outcome) => outcome.map(|(cursor, _)| cursor),
+                    Err(_) => Err(Refusal::unavailable("the channel did not come in time")),
+                }
+            }
+            Err(error) => Err(Refusal::unavailable(&error.to_string())),
+        }
+    }
+
+    /// The body at the next change after the cursor, or at once if there is no cursor.
+    async fn next_body(
+        self: &Rc<Self>,
+        caller: &Caller,
+        subscribe: Subscribe,
+    ) -> Result<(Cursor, Bytes), Refusal> {
+        let (answer, outcome) = oneshot::channel();
+        let id = self.open(Entrance {
+            caller: caller.clone(),
+            wire: Wire::Body,
+            sink: Sink::Read(Some(answer)),
+            permits: [None, None],
+        });
+        let _waiting = Waiting {
+            shell: Rc::clone(self),
+            id,
+        };
+        self.with_core(|core, now| {
+            core.handle_frame(now, id, &ClientFrame::Subscribe(subscribe));
+        });
+        match outcome.await {
+            Ok(Outcome::Frame(frame)) => {
+                let cursor = frame.cursor().expect("a body moves its client");
+                Ok((cursor, frame.bytes().clone()))
+            }
+            Ok(Outcome::Refused(closing)) => {
+                let code = closing.error.map(|error| error.code);
+                Err(if code == Some(ErrorCode::UnknownChannel) {
+                    Refusal::unknown_channel()
+                } else {
+                    Refusal::unavailable("the channel could not be loaded; try again")
+                })
+            }
+            Err(_) => Err(Refusal::unavailable("the node is draining")),
+        }
+    }
+
+    /// Counts what was refused for a limit.
+    pub(crate) fn count_refusal(&self, refusal: &Refusal) {
+        if refusal.problem.status == 429 || refusal.retry_after_secs.is_some() {
+            self.count(|figures| figures.limited += 1);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Streams on a connection that hyper has parsed a request of before: the same frames from the same
+//! core. The first request of a connection is taken over without hyper; see `shard::stream`.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use freshet_fanout::ConnId;
+use freshet_fanout::frame::Wire;
+use freshet_proto::frame::ClientFrame;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::answer::{self, Answer, Refusal};
+use super::rewind::Rewind;
+use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
+
+/// A body for hyper.
+pub(crate) enum AnswerBody {
+    /// All there is.
+    Whole(UnsyncBoxBody<Bytes, std::convert::Infallible>),
+    /// One frame of the core after the other.
+    Stream(StreamBody),
+}
+
+/// An SSE stream as a body. Dropped when the client is gone.
+pub(crate) struct StreamBody {
+    shell: Rc<Shell>,
+    id: ConnId,
+    slot: Rc<BodySlot>,
+    preamble: Option<Bytes>,
+}
+
+pub(super) async fn serve(
+    shell: Rc<Shell>,
+    request: Request<Incoming>,
+    stream: StreamRequest,
+) -> Result<Answer, Refusal> {
+    match stream.kind {
+        StreamKind::Sse { .. } => begin_sse(shell, &stream).await,
+        StreamKind::WebSocket { .. } => upgrade(shell, request, stream),
+    }
+}
+
+async fn begin_sse(shell: Rc<Shell>, stream: &StreamRequest) -> Result<Answer, Refusal> {
+    let entry = shell.admit_sse(stream).await?;
+    let slot = Rc::new(BodySlot::default());
+    let id = shell.open(Entrance {
+        caller: entry.caller,
+        wire: Wire::Sse,
+        sink: Sink::Body(Rc::clone(&slot)),
+        permits: [Some(entry.permit), None],
+    });
+    let preamble = Some(Bytes::from(shell.sse_preamble(id)));
+    shell.with_core(|core, now| {
+        core.handle_frame(now, id, &ClientFrame::Subscribe(entry.subscribe));
+    });
+    let body = AnswerBody::Stream(StreamBody {
+        shell,
+        id,
+        slot,
+        preamble,
+    });
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(answer)
+}
+
+/// Answers 101 and takes the socket over when hyper lets go of it.
+fn upgrade(
+    shell: Rc<Shell>,
+    request: Request<Incoming>,
+    stream: StreamRequest,
+) -> Result<Answer, Refusal> {
+    let head = shell.accept_websocket(&stream)?;
+    let mut answer = Response::new(answer::whole(Bytes::new()));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    for line in head
+        .lines()
+        .filter(|line| line.starts_with("Sec-WebSocket-"))
+    {
+        let Some((name, value)) = line.split_once(": ") else {
+            continue;
+        };
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    // The task ends with the connection.
+    tokio::task::spawn_local(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Rewind>>() else {
+            return;
+        };
+        let socket = parts.io.into_inner().into_socket();
+        let arrival = Arrival {
+            socket,
+            place: None,
+        };
+        shell.adopt_websocket(arrival, parts.read_buf, stream).await;
+    });
+    Ok(answer)
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Stream(stream) => stream.poll(context),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(_) => http_body::SizeHint::default(),
+        }
+    }
+}
+
+impl StreamBody {
+    fn poll<E>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        if let Some(preamble) = self.preamble.take() {
+            return Poll::Ready(Some(Ok(Frame::data(preamble))));
+        }
+        let taken = std::task::ready!(self.slot.poll_take(context.waker()));
+        if taken.is_some() {
+            let id = self.id;
+            self.shell
+                .with_core(|core, now| core.handle_writable(now, id));
+        }
+        Poll::Ready(taken.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        self.shell.forget(self.id);
+    }
+}

@@ -1,0 +1,347 @@
+//! Ingest: from the source to the shards that need it, and snapshots for the shards that ask.
+//!
+//! One task on the supporting runtime, never on a shard. It knows which shard needs which channel;
+//! it holds no channel's state. The order that a shard sees is the join protocol of the design:
+//! while a channel's snapshot is on its way its events are held back, and follow the snapshot.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use freshet_fanout::shard::{Load, LoadFailure};
+use freshet_proto::envelope::{Event, EventBody, EventError, Published};
+use freshet_proto::ids::{ChannelId, Revision};
+use freshet_proto::snapshot::ChannelSnapshot;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+use crate::metrics::HubStats;
+use crate::origin::{Origin, OriginError};
+use crate::shard::{Mail, Mailbox};
+use crate::source::{FeedItem, FeedReceiver};
+
+/// Requests of shards that wait. When full a shard keeps its request and asks again.
+pub const REQUESTS_MAX: usize = 1_024;
+/// Snapshots that are fetched at once. Source: arbitrary, because the control plane reads its store
+/// with a handful of connections.
+const FETCHES_MAX: usize = 32;
+/// Events of one channel that are held back while its snapshot is on its way. Above it they are
+/// dropped: the shard sees the gap and asks again.
+const HELD_EVENTS_MAX: usize = 256;
+/// Pauses between the tries of one fetch. Source: arbitrary, because a client waits a second.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+];
+
+/// What a shard asks of the hub.
+#[derive(Debug)]
+pub enum Request {
+    /// A channel is needed, from now on.
+    Load {
+        /// Which shard.
+        shard: usize,
+        /// Which channel.
+        load: Load,
+    },
+    /// A channel is needed no more.
+    Unload {
+        /// Which shard.
+        shard: usize,
+        /// Which channel.
+        channel: ChannelId,
+    },
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub struct Hub {
+    origin: Origin,
+    auth: Arc<Authenticator>,
+    shards: Vec<Mailbox>,
+    stats: Arc<HubStats>,
+    channels: HashMap<ChannelId, Interest>,
+    fetches: JoinSet<Fetched>,
+    /// Channels whose fetch waits for a place; each stands here at most once.
+    waiting: VecDeque<ChannelId>,
+}
+
+/// Who needs a channel.
+#[derive(Debug, Default)]
+struct Interest {
+    shards: HashSet<usize>,
+    /// Shards that wait for a snapshot.
+    asking: HashSet<usize>,
+    /// A fetch is under way or in line.
+    is_fetching: bool,
+    /// The fetch under way is not new enough for someone who asked since.
+    ask_again: bool,
+    /// Shards that got a snapshot, so that they live on its events.
+    loaded: HashSet<usize>,
+    wanted: Revision,
+    held: Vec<Arc<Published>>,
+}
+
+#[derive(Debug)]
+struct Fetched {
+    channel: ChannelId,
+    result: Result<Option<ChannelSnapshot>, OriginError>,
+}
+
+impl Hub {
+    /// A hub that nobody has asked anything of.
+    pub fn new(
+        origin: Origin,
+        auth: Arc<Authenticator>,
+        shards: Vec<Mailbox>,
+        stats: Arc<HubStats>,
+    ) -> Self {
+        Self {
+            origin,
+            auth,
+            shards,
+            stats,
+            channels: HashMap::new(),
+            fetches: JoinSet::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Runs until `stop`, or until the source's feed ends.
+    pub async fn run(
+        mut self,
+        mut feed: FeedReceiver,
+        mut requests: mpsc::Receiver<Request>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(request) = requests.recv() => self.on_request(request),
+                Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => {
+                    match fetched {
+                        Ok(fetched) => self.on_fetched(fetched).await,
+                        Err(error) => tracing::error!(%error, "a fetch ended by a bug"),
+                    }
+                }
+                item = feed.recv() => match item {
+                    Some(item) => self.on_item(item).await,
+                    None => return,
+                },
+            }
+            self.start_fetches();
+            self.stats.channels.set(self.channels.len() as u64);
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Load { shard, load } => {
+                let interest = self.channels.entry(load.channel.clone()).or_default();
+                interest.shards.insert(shard);
+                interest.asking.insert(shard);
+                interest.wanted = interest.wanted.max(load.wanted);
+                self.want_fetch(&load.channel);
+            }
+            Request::Unload { shard, channel } => {
+                let Some(interest) = self.channels.get_mut(&channel) else {
+                    return;
+                };
+                interest.shards.remove(&shard);
+                interest.asking.remove(&shard);
+                interest.loaded.remove(&shard);
+                if interest.shards.is_empty() && !interest.is_fetching {
+                    self.channels.remove(&channel);
+                }
+            }
+        }
+    }
+
+    fn want_fetch(&mut self, channel: &ChannelId) {
+        let Some(interest) = self.channels.get_mut(channel) else {
+            return;
+        };
+        if interest.is_fetching {
+            interest.ask_again = true;
+        } else {
+            interest.is_fetching = true;
+            self.waiting.push_back(channel.clone());
+        }
+    }
+
+    fn start_fetches(&mut self) {
+        while self.fetches.len() < FETCHES_MAX
+            && let Some(channel) = self.waiting.pop_front()
+        {
+            self.stats.fetches.increment(1);
+            self.fetches.spawn(fetch(self.origin.clone(), channel));
+        }
+    }
+
+    async fn on_fetched(&mut self, fetched: Fetched) {
+        let Some(interest) = self.channels.get_mut(&fetched.channel) else {
+            return;
+        };
+        interest.is_fetching = false;
+        let is_old = matches!(
+            &fetched.result,
+            Ok(Some(snapshot)) if snapshot.head.revision < interest.wanted
+        );
+        if std::mem::take(&mut interest.ask_again) && is_old {
+            // Someone asked for more while this was on its way. Each shard asks once until it is
+            // answered, so this ends.
+            return self.want_fetch(&fetched.channel);
+        }
+        interest.wanted = Revision::ZERO;
+        let held = std::mem::take(&mut interest.held);
+        let mut asking: Vec<usize> = std::mem::take(&mut interest.asking).into_iter().collect();
+        asking.sort_unstable();
+        match fetched.result {
+            Ok(Some(snapshot)) => {
+                interest.loaded.extend(&asking);
+                let snapshot = Arc::new(snapshot);
+                for shard in asking {
+                    self.send(shard, Mail::Snapshot(Arc::clone(&snapshot)))
+                        .await;
+                    for event in &held {
+                        self.send(shard, Mail::Event(Arc::clone(event))).await;
+                    }
+                }
+            }
+            Ok(None) => {
+                self.fail(&fetched.channel, &asking, LoadFailure::NotFound)
+                    .await
+            }
+            Err(error) => {
+                tracing::warn!(channel = %fetched.channel, %error, "a channel could not be loaded");
+                self.stats.fetch_failures.increment(1);
+                // Who lives on what it holds still wants it; behind the others, it is tried on.
+                let loaded = &interest.loaded;
+                interest.asking = asking
+                    .iter()
+                    .copied()
+                    .filter(|s| loaded.contains(s))
+                    .collect();
+                if !interest.asking.is_empty() {
+                    self.want_fetch(&fetched.channel);
+                }
+                self.fail(&fetched.channel, &asking, LoadFailure::Unavailable)
+                    .await;
+            }
+        }
+        if self
+            .channels
+            .get(&fetched.channel)
+            .is_some_and(|i| i.shards.is_empty() && !i.is_fetching)
+        {
+            self.channels.remove(&fetched.channel);
+        }
+    }
+
+    async fn fail(&self, channel: &ChannelId, asking: &[usize], failure: LoadFailure) {
+        for shard in asking {
+            self.send(
+                *shard,
+                Mail::LoadFailed {
+                    channel: channel.clone(),
+                    failure,
+                },
+            )
+            .await;
+        }
+    }
+
+    async fn on_item(&mut self, item: FeedItem) {
+        match item {
+            FeedItem::Event(bytes) => match Event::decode(&bytes) {
+                Ok(event) => self.on_event(event).await,
+                Err(error) => self.on_bad_event(&error),
+            },
+            FeedItem::Gap => {
+                // The first join is one too, before any channel was asked for.
+                if !self.channels.is_empty() {
+                    tracing::warn!("the source lost continuity; every channel is loaded again");
+                }
+                let mut channels: Vec<ChannelId> = self.channels.keys().cloned().collect();
+                channels.sort_unstable();
+                for channel in channels {
+                    if let Some(interest) = self.channels.get_mut(&channel) {
+                        interest.asking.clone_from(&interest.shards);
+                    }
+                    self.want_fetch(&channel);
+                }
+            }
+        }
+    }
+
+    fn on_bad_event(&self, error: &EventError) {
+        match error {
+            // Other consumers of the topic may know it; it is no defect.
+            EventError::UnknownType => self.stats.events_unknown.increment(1),
+            EventError::TooLarge { .. }
+            | EventError::Malformed(_)
+            | EventError::SpecVersion
+            | EventError::MissingField { .. } => {
+                self.stats.events_poison.increment(1);
+                tracing::error!(%error, class = "poison", "an event was put aside");
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        self.stats.events.increment(1);
+        let published = match event.body {
+            EventBody::Published(published) => published,
+            EventBody::AccessChanged { key } => {
+                self.auth.forget(&key);
+                for shard in 0..self.shards.len() {
+                    self.send(shard, Mail::AccessChanged(key)).await;
+                }
+                return;
+            }
+        };
+        let Some(interest) = self.channels.get_mut(&published.channel) else {
+            return;
+        };
+        let published = Arc::new(published);
+        if interest.is_fetching {
+            if interest.held.len() < HELD_EVENTS_MAX {
+                interest.held.push(Arc::clone(&published));
+            } else {
+                interest.wanted = interest.wanted.max(published.head.revision);
+                interest.ask_again = true;
+            }
+        }
+        // Who waits for its first snapshot gets the events behind it.
+        let mut shards: Vec<usize> = interest.loaded.iter().copied().collect();
+        shards.sort_unstable();
+        for shard in shards {
+            self.send(shard, Mail::Event(Arc::clone(&published))).await;
+        }
+    }
+
+    /// Puts mail in a shard's box. When the box is full the hub waits, and with it the source: a
+    /// shard empties its box before anything else it does.
+    async fn send(&self, shard: usize, mail: Mail) {
+        if self.shards[shard].send(mail).await.is_err() {
+            tracing::debug!(shard, "a shard has ended");
+        }
+    }
+}
+
+/// Fetches a snapshot, trying again a few times while the origin does not answer.
+async fn fetch(origin: Origin, channel: ChannelId) -> Fetched {
+    let mut result = origin.snapshot(&channel).await;
+    for pause in PAUSES {
+        match &result {
+            Ok(_) | Err(OriginError::Ending) => break,
+            Err(error) => tracing::debug!(%channel, %error, "a fetch is tried again"),
+        }
+        tokio::time::sleep(pause).await;
+        result = origin.snapshot(&channel).await;
+    }
+    Fetched { channel, result }
+}

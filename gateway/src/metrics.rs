@@ -1,0 +1,148 @@
+//! The figures of a process; `catalogue` says under which names they are shown.
+//!
+//! What the hot path counts are plain numbers of each shard, copied out a few times a second and
+//! summed here at scrape. Everything else goes through the `metrics` facade.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use freshet_fanout::counters::Counters;
+use freshet_fanout::shard::Gauges;
+use freshet_proto::close::CLOSE_REASONS;
+
+mod catalogue;
+
+pub use catalogue::render;
+
+/// A number that one thread changes and others read. Relaxed: it guards nothing.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl Number {
+    /// Adds to it.
+    pub fn increment(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Ordering::Relaxed);
+    }
+
+    /// Reads it.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the hub counts.
+#[derive(Debug, Default)]
+pub struct HubStats {
+    /// Events that were decoded.
+    pub events: Number,
+    /// Events of a type that gateways do not act on.
+    pub events_unknown: Number,
+    /// Events that do not decode.
+    pub events_poison: Number,
+    /// Snapshots asked of the origin.
+    pub fetches: Number,
+    /// Snapshots that did not come.
+    pub fetch_failures: Number,
+    /// Channels that a shard needs.
+    pub channels: Number,
+}
+
+/// Upper bounds of the propagation histogram's buckets, in milliseconds. Source: the SLOs of ledger
+/// 2.14 (2, 3 and 5 s) and powers of two below them.
+pub const PROPAGATION_BOUNDS_MS: [u64; 14] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 10_000,
+];
+
+/// A histogram of fixed buckets; the last counts what is above every bound.
+#[derive(Clone, Debug, Default)]
+pub struct Propagation {
+    buckets: [u64; PROPAGATION_BOUNDS_MS.len() + 1],
+    sum_ms: u64,
+}
+
+impl Propagation {
+    /// Counts one client's time from commit to applied.
+    pub fn record(&mut self, ms: u64) {
+        self.buckets[PROPAGATION_BOUNDS_MS.partition_point(|bound| *bound < ms)] += 1;
+        self.sum_ms += ms;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += bucket;
+        }
+        self.sum_ms += other.sum_ms;
+    }
+}
+
+/// One shard's numbers, as they stood a moment ago.
+#[derive(Clone, Debug, Default)]
+pub struct ShardFigures {
+    /// What happened in the core.
+    pub counters: Counters,
+    /// How much there is.
+    pub gauges: Gauges,
+    /// Connections that were let go, by the place of their reason in [`CLOSE_REASONS`].
+    pub closed: [u64; CLOSE_REASONS.len()],
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Connections whose first bytes were not a request.
+    pub bad_heads: u64,
+    /// Frames that were not frames.
+    pub bad_frames: u64,
+    /// Requests that hyper served.
+    pub requests: u64,
+    /// Reads that were answered 304.
+    pub reads_not_modified: u64,
+    /// Reads that were answered with a body.
+    pub reads_ok: u64,
+    /// Requests that were refused for a limit.
+    pub limited: u64,
+    /// From commit to applied, as clients said.
+    pub propagation: Propagation,
+    /// When the figures were copied, in seconds since the start.
+    pub at_secs: u64,
+}
+
+/// Where a shard puts its figures. The lock is taken a few times a second by one shard and at
+/// scrape; no delivery touches it.
+#[derive(Clone, Debug, Default)]
+pub struct ShardStats(Arc<Mutex<ShardFigures>>);
+
+impl ShardStats {
+    /// Puts new figures in the place of the old.
+    pub fn publish(&self, figures: &ShardFigures) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(figures);
+    }
+
+    /// The last figures.
+    pub fn read(&self) -> ShardFigures {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What is known of the whole process at scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessFigures {
+    /// Events between what was taken from the source and its end.
+    pub source_lag: u64,
+    /// Events that wait between the source and the hub, and their bytes.
+    pub feed_items: u64,
+    /// See `feed_items`.
+    pub feed_bytes: u64,
+    /// Whether the node is ready.
+    pub is_ready: bool,
+    /// API keys in memory.
+    pub keys: u64,
+}

@@ -1,0 +1,151 @@
+//! What answers for a channel or a key that is not in memory: the control plane, in this process
+//! or over HTTP.
+
+mod remote;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use freshet_control::ControlPlane;
+use freshet_proto::ids::ChannelId;
+use freshet_proto::principal::{KeyDigest, Principal};
+use freshet_proto::snapshot::ChannelSnapshot;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+pub use remote::{KeyError, Remote};
+use tokio::runtime::Handle;
+use tower::ServiceExt as _;
+
+/// Largest answer that is passed on. Source: the largest import, 32 MiB.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Where a gateway asks for what it does not hold. A clone asks the same.
+///
+/// Every question runs on the supporting runtime, never on a shard.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    runtime: Handle,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Embedded(ControlPlane),
+    Remote(Arc<Remote>),
+}
+
+/// Why there is no answer. All may pass; the caller serves what it holds or asks again later.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OriginError {
+    /// No connection, or none in time.
+    #[error("the control plane does not answer: {0}")]
+    Unreachable(String),
+    /// An answer that is not what was asked for.
+    #[error("the control plane answered {status} to {path}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// What was asked.
+        path: String,
+    },
+    /// An answer that does not decode, or a store that fails.
+    #[error("the control plane's answer cannot be used: {0}")]
+    Broken(String),
+    /// The process is ending.
+    #[error("the process is ending")]
+    Ending,
+}
+
+impl Origin {
+    /// The control plane of this process.
+    pub fn embedded(runtime: Handle, control: ControlPlane) -> Self {
+        Self {
+            runtime,
+            place: Place::Embedded(control),
+        }
+    }
+
+    /// A control plane elsewhere.
+    pub fn remote(runtime: Handle, remote: Remote) -> Self {
+        Self {
+            runtime,
+            place: Place::Remote(Arc::new(remote)),
+        }
+    }
+
+    /// A channel's snapshot; none if there is no such channel.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`].
+    pub async fn snapshot(
+        &self,
+        channel: &ChannelId,
+    ) -> Result<Option<ChannelSnapshot>, OriginError> {
+        let channel = channel.clone();
+        match self.place.clone() {
+            Place::Embedded(control) => {
+                self.run(async move {
+                    let snapshot = control.snapshot(&channel).await;
+                    snapshot.map_err(|error| OriginError::Broken(error.to_string()))
+                })
+                .await
+            }
+            Place::Remote(remote) => {
+                self.run(async move { remote.snapshot(&channel).await })
+                    .await
+            }
+        }
+    }
+
+    /// Whom a key stands for; none if it is unknown or revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`].
+    pub async fn principal(&self, key: KeyDigest) -> Result<Option<Principal>, OriginError> {
+        match self.place.clone() {
+            Place::Embedded(control) => {
+                self.run(async move {
+                    let principal = control.principal(&key).await;
+                    principal.map_err(|error| OriginError::Broken(error.to_string()))
+                })
+                .await
+            }
+            Place::Remote(remote) => self.run(async move { remote.principal(&key).await }).await,
+        }
+    }
+
+    /// Passes a request of a client on and brings back the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`].
+    pub async fn forward(&self, request: Request<Bytes>) -> Result<Response<Bytes>, OriginError> {
+        match self.place.clone() {
+            Place::Embedded(control) => {
+                self.run(async move {
+                    let request = request.map(|body| axum::body::Body::new(Full::new(body)));
+                    let Ok(answer) = control.router().oneshot(request).await;
+                    let (head, body) = answer.into_parts();
+                    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+                    let body = body.map_err(|error| OriginError::Broken(error.to_string()))?;
+                    Ok(Response::from_parts(head, body.to_bytes()))
+                })
+                .await
+            }
+            Place::Remote(remote) => self.run(async move { remote.forward(request).await }).await,
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, OriginError>> + Send + 'static,
+    ) -> Result<T, OriginError> {
+        // The task is awaited at once; it is on its own only so that the other runtime runs it.
+        self.runtime
+            .spawn(question)
+            .await
+            .map_err(|_| OriginError::Ending)?
+    }
+}

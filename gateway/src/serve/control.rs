@@ -1,0 +1,98 @@
+//! The control plane's part of a process.
+
+use freshet_control::{ControlOptions, ControlPlane, EventSink, KafkaSink, RelayError};
+use freshet_proto::principal::Scope;
+use tokio_util::sync::CancellationToken;
+
+use super::ServeError;
+use crate::config::{Config, SourceChoice};
+use crate::source::{EmbeddedSource, embedded};
+
+/// Opens the store, and puts in it the demo's data and the keys that the configuration names.
+pub(super) async fn open(config: &Config) -> Result<ControlPlane, ServeError> {
+    let options = ControlOptions {
+        data_dir: config.data.clone(),
+        clock: crate::clock::wall,
+    };
+    let control = ControlPlane::open(options)
+        .await
+        .map_err(|error| ServeError::Store {
+            data: config.data.clone(),
+            error,
+        })?;
+    if config.demo {
+        control.seed_demo().await?;
+    }
+    for (key, scope) in [
+        (&config.admin_key, Scope::Platform),
+        (&config.control_key, Scope::Gateway),
+    ] {
+        if let Some(key) = key {
+            control.ensure_platform_key(key.reveal(), &[scope]).await?;
+        }
+    }
+    Ok(control)
+}
+
+/// Starts the relay from the outbox; answers the gateway's end of the bus, if it is embedded.
+pub(super) async fn start_relay(
+    config: &Config,
+    control: &ControlPlane,
+    stop: &CancellationToken,
+) -> Result<Option<EmbeddedSource>, ServeError> {
+    match &config.source {
+        SourceChoice::Embedded => {
+            let (source, sink) = embedded();
+            relay(control, sink, stop);
+            Ok(Some(source))
+        }
+        SourceChoice::Kafka { brokers } => {
+            relay(control, KafkaSink::connect(brokers).await?, stop);
+            Ok(None)
+        }
+    }
+}
+
+fn relay(control: &ControlPlane, sink: impl EventSink + 'static, stop: &CancellationToken) {
+    let (control, stop) = (control.clone(), stop.clone());
+    // The task ends with `stop`.
+    drop(tokio::spawn(async move {
+        match control.relay(sink, stop.clone()).await {
+            Ok(()) => {}
+            // The plane may be closed while the relay looks at the outbox for the last time.
+            Err(RelayError::Closed) if stop.is_cancelled() => {}
+            Err(error @ (RelayError::Closed | RelayError::Running)) => {
+                tracing::error!(%error, "the relay ended; publishes wait in the outbox");
+            }
+        }
+    }));
+}
+
+/// Serves the control plane's own listener, for gateways elsewhere.
+pub(super) async fn listen(
+    config: &Config,
+    control: &ControlPlane,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
+    let address = config.control_listen;
+    let failed = |error| ServeError::Listen {
+        address,
+        option: "control-listen",
+        error,
+    };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(failed)?;
+    let (router, stop) = (control.router(), stop.clone());
+    // The task ends with `stop`.
+    drop(tokio::spawn(async move {
+        let stopped = async move { stop.cancelled().await };
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(stopped)
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the control plane's listener ended");
+        }
+    }));
+    Ok(())
+}

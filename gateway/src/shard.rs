@@ -1,0 +1,224 @@
+//! One shard: a thread, its listener, its connections, and the core they belong to.
+//!
+//! Everything here runs on one current-thread runtime, so nothing is locked. State is borrowed for
+//! a few lines at a time and never across an `.await`.
+
+mod accept;
+mod conns;
+mod drive;
+mod frames;
+mod request;
+mod stream;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use conns::Conns;
+pub(crate) use conns::{BodySlot, Outcome, Sink};
+use freshet_fanout::shard::{Batch, ConnectionRow, Convergence, LoadFailure};
+use freshet_fanout::{ConnId, NewConn, Shard};
+use freshet_proto::envelope::Published;
+use freshet_proto::ids::{ChannelId, TenantId};
+use freshet_proto::principal::KeyDigest;
+use freshet_proto::snapshot::ChannelSnapshot;
+pub(crate) use request::{StreamKind, StreamRequest};
+pub(crate) use stream::Arrival;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Permit;
+use crate::auth::Caller;
+use crate::metrics::{ShardFigures, ShardStats};
+use crate::serve::Services;
+
+/// Mail that waits for one shard. When full the sender waits; the shard empties its box before
+/// anything else it does.
+pub const MAIL_MAX: usize = 4_096;
+/// Bytes read from a socket at once. Source: arbitrary, because it is the largest client frame.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Where a shard's mail goes.
+pub type Mailbox = mpsc::Sender<Mail>;
+
+/// What others tell or ask a shard.
+#[derive(Debug)]
+pub enum Mail {
+    /// A channel's snapshot.
+    Snapshot(Arc<ChannelSnapshot>),
+    /// A channel that could not be loaded.
+    LoadFailed {
+        /// Which channel.
+        channel: ChannelId,
+        /// Why.
+        failure: LoadFailure,
+    },
+    /// A channel's step.
+    Event(Arc<Published>),
+    /// A key was revoked or changed; who shows it must come again.
+    AccessChanged(KeyDigest),
+    /// Who stands where on a channel?
+    Convergence {
+        /// Which channel.
+        channel: ChannelId,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Convergence>,
+    },
+    /// Who is connected?
+    Connections {
+        /// Of one tenant or of all.
+        tenant: Option<TenantId>,
+        /// At most so many.
+        rows_max: usize,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Vec<ConnectionRow>>,
+    },
+    /// Stop accepting, send everyone away, and end when nobody is left.
+    Drain,
+}
+
+/// What one shard thread is made from.
+#[derive(Debug)]
+pub struct ShardSeat {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Its own listener on the shared public address.
+    pub listener: std::net::TcpListener,
+    /// Its mail.
+    pub mail: mpsc::Receiver<Mail>,
+    /// Where its figures go.
+    pub stats: ShardStats,
+}
+
+/// A shard's state, shared by the tasks of its thread.
+pub(crate) struct Shell {
+    pub(crate) number: usize,
+    pub(crate) services: Arc<Services>,
+    state: RefCell<State>,
+    scratch: RefCell<Vec<u8>>,
+    /// Rung when there may be something to send or to time.
+    wake: Notify,
+    /// Cancelled when the drain begins.
+    drain: CancellationToken,
+    /// Connections that hyper serves; the drain waits for their answers.
+    serving: Cell<usize>,
+    stats: ShardStats,
+}
+
+/// The core and the sockets it does not know of.
+struct State {
+    core: Shard,
+    conns: Conns,
+    batch: Batch,
+    figures: ShardFigures,
+}
+
+/// Runs a shard until it was drained. Blocks its thread.
+///
+/// # Errors
+///
+/// If the runtime or the listener cannot be made.
+pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::from_std(seat.listener)?;
+        let now = services.clock.now();
+        let core = Shard::new(services.shard_settings(), now);
+        let shell = Rc::new(Shell {
+            number: seat.number,
+            services,
+            state: RefCell::new(State {
+                core,
+                conns: Conns::default(),
+                batch: Batch::default(),
+                figures: ShardFigures::default(),
+            }),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            wake: Notify::new(),
+            drain: CancellationToken::new(),
+            serving: Cell::new(0),
+            stats: seat.stats,
+        });
+        // The task ends when the drain begins.
+        tokio::task::spawn_local(accept::accept(Rc::clone(&shell), listener));
+        drive::drive(&shell, seat.mail).await;
+        Ok(())
+    })
+}
+
+/// What a connection brings when it is entered in the core.
+pub(crate) struct Entrance {
+    pub(crate) caller: Caller,
+    pub(crate) wire: freshet_fanout::frame::Wire,
+    pub(crate) sink: Sink,
+    /// What it was counted for, given back when it ends: its tenant's stream, and its socket. A
+    /// read holds neither; one served by hyper has its socket counted there.
+    pub(crate) permits: [Option<Permit>; 2],
+}
+
+/// A connection that hyper serves.
+pub(crate) struct Serving(Rc<Shell>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.set(self.0.serving.get() - 1);
+        self.0.wake.notify_one();
+    }
+}
+
+impl Shell {
+    /// Enters a connection in the core.
+    pub(crate) fn open(&self, entrance: Entrance) -> ConnId {
+        let now = self.services.clock.now();
+        let mut state = self.state.borrow_mut();
+        let principal = &entrance.caller.principal;
+        let id = state.core.handle_open(
+            now,
+            &NewConn {
+                tenant: principal.tenant.clone(),
+                edition: principal.edition,
+                wire: entrance.wire,
+            },
+        );
+        state.conns.insert(id, entrance);
+        id
+    }
+
+    /// A connection's peer is gone, or it needs nothing more.
+    pub(crate) fn forget(&self, id: ConnId) {
+        let mut state = self.state.borrow_mut();
+        if state.conns.remove(id).is_some() {
+            state.core.handle_close(id);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Looks at or changes the core, and lets the driver send what comes of it.
+    pub(crate) fn with_core<T>(
+        &self,
+        work: impl FnOnce(&mut Shard, freshet_fanout::time::Time) -> T,
+    ) -> T {
+        let now = self.services.clock.now();
+        let answer = work(&mut self.state.borrow_mut().core, now);
+        self.wake.notify_one();
+        answer
+    }
+
+    /// Cancelled when the shard begins to send everyone away.
+    pub(crate) fn drain(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    /// Counts a connection that hyper serves, until the answer is dropped.
+    pub(crate) fn serve(self: &Rc<Self>) -> Serving {
+        self.serving.set(self.serving.get() + 1);
+        Serving(Rc::clone(self))
+    }
+
+    /// Changes the figures.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut ShardFigures)) {
+        change(&mut self.state.borrow_mut().figures);
+    }
+}

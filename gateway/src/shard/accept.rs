@@ -1,0 +1,183 @@
+//! From an accepted socket to its kind: a stream that is taken over, or a request for hyper.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use freshet_proto::problem::Problem;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Shell;
+use super::request::StreamRequest;
+use super::stream::Arrival;
+use crate::http::{self, answer, rewind::Rewind};
+
+/// Headers of one request. Source: arbitrary, because browsers send some twenty.
+const HEADERS_MAX: usize = 64;
+/// Unsent bytes above which the kernel does not call a socket writable. Source: arbitrary, because
+/// it is a few deltas; what is not in the kernel yet can still be merged.
+const NOTSENT_LOWAT: u32 = 16 * 1024;
+/// How long a peer may leave sent bytes unacknowledged. Source: the heartbeat and the stall timeout
+/// of the ledger, Q-20 (75 s): a heartbeat that nobody acknowledges ends the connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(75);
+/// A pause after a failed accept. Source: arbitrary, because it only fails when descriptors are
+/// used up, and trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the drain begins.
+pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = shell.drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                shell.count(|figures| figures.accepted += 1);
+                match shell.services.admission.admit_socket() {
+                    Ok(place) => {
+                        let arrival = Arrival {
+                            socket,
+                            place: Some(place),
+                        };
+                        // The task ends with the connection or with the handshake's time.
+                        tokio::task::spawn_local(serve(Rc::clone(&shell), arrival));
+                    }
+                    Err(error) => {
+                        let refusal = error.into();
+                        shell.count_refusal(&refusal);
+                        // Best effort: the node has no room to wait until it can be written.
+                        drop(socket.try_write(&answer::raw_refusal(&refusal)));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What the first bytes turned out to be.
+enum First {
+    /// A stream to take over.
+    Stream(StreamRequest),
+    /// Anything else that is a request.
+    Request,
+    /// Not a request: the answer to it.
+    Bad(Problem),
+    /// The peer left.
+    Gone,
+}
+
+async fn serve(shell: Rc<Shell>, arrival: Arrival) {
+    let socket = &arrival.socket;
+    if let Err(error) = set_options(socket) {
+        tracing::debug!(%error, "a socket did not take its options");
+    }
+    let mut held = Vec::new();
+    let timeout = shell.services.config.handshake_timeout;
+    let first = tokio::time::timeout(timeout, read_head(&shell, socket, &mut held)).await;
+    let first = first.unwrap_or_else(|_| {
+        let detail = format!("no whole request within {timeout:?}");
+        First::Bad(Problem::new(408, "handshake.timeout", "Request timeout").with_detail(detail))
+    });
+    match first {
+        First::Stream(request) => shell.take_over(arrival, request).await,
+        First::Request => {
+            let Arrival { socket, place } = arrival;
+            http::serve(shell, Rewind::new(held, socket)).await;
+            drop(place);
+        }
+        First::Bad(problem) => {
+            shell.count(|figures| figures.bad_heads += 1);
+            // Best effort: whoever sends no request may not read an answer.
+            drop(socket.try_write(&answer::raw_refusal(&problem.into())));
+        }
+        First::Gone => {}
+    }
+}
+
+fn set_options(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let options = socket2::SockRef::from(socket);
+    options.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Reads until the head is whole. The usual request comes in one piece and is parsed where the
+/// shard reads; only a head in pieces is held, and a request that hyper reads again.
+async fn read_head(shell: &Shell, socket: &TcpStream, held: &mut Vec<u8>) -> First {
+    let head_bytes_max = shell.services.config.head_bytes_max;
+    loop {
+        if socket.readable().await.is_err() {
+            return First::Gone;
+        }
+        let mut scratch = shell.scratch.borrow_mut();
+        let count = match socket.try_read(&mut scratch) {
+            Ok(0) => return First::Gone,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(_) => return First::Gone,
+        };
+        let fresh = &scratch[..count];
+        let parsed = if held.is_empty() {
+            parse(fresh, head_bytes_max)
+        } else {
+            held.extend_from_slice(fresh);
+            parse(held, head_bytes_max)
+        };
+        match parsed {
+            Parsed::Stream(request) => return First::Stream(request),
+            Parsed::Bad(problem) => return First::Bad(problem),
+            Parsed::Request | Parsed::Partial if held.is_empty() => held.extend_from_slice(fresh),
+            Parsed::Request | Parsed::Partial => {}
+        }
+        if matches!(parsed, Parsed::Request) {
+            return First::Request;
+        }
+        if held.len() > head_bytes_max {
+            return First::Bad(too_large(head_bytes_max));
+        }
+    }
+}
+
+fn too_large(head_bytes_max: usize) -> Problem {
+    let detail = format!("a request head may have {head_bytes_max} bytes");
+    Problem::new(431, "request.head_too_large", "Request head too large").with_detail(detail)
+}
+
+enum Parsed {
+    Stream(StreamRequest),
+    Request,
+    Partial,
+    Bad(Problem),
+}
+
+fn parse(bytes: &[u8], head_bytes_max: usize) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => Parsed::Partial,
+        Ok(httparse::Status::Complete(head_bytes)) if head_bytes > head_bytes_max => {
+            Parsed::Bad(too_large(head_bytes_max))
+        }
+        Ok(httparse::Status::Complete(head_bytes)) => {
+            let is_get = request.method == Some("GET");
+            let path = request.path.unwrap_or("/");
+            // A stream's head has no body behind it; what is there anyway goes the long way.
+            match StreamRequest::from_head(path, request.headers) {
+                Some(stream) if is_get && head_bytes == bytes.len() => Parsed::Stream(stream),
+                Some(_) | None => Parsed::Request,
+            }
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            let problem = Problem::new(431, "request.too_many_headers", "Too many headers");
+            Parsed::Bad(problem.with_detail(format!("at most {HEADERS_MAX} headers are read")))
+        }
+        Err(error) => {
+            let problem = Problem::new(400, "request.malformed", "Not an HTTP request");
+            Parsed::Bad(problem.with_detail(error.to_string()))
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The sockets of a shard's connections, by the core's dense numbers.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use freshet_fanout::frame::{Frame, Wire};
+use freshet_fanout::{Closing, ConnId};
+use freshet_proto::frame::ServerFrame;
+use freshet_proto::principal::KeyDigest;
+use freshet_proto::ws;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::Entrance;
+use crate::admission::Permit;
+
+/// Where a connection's frames go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// A socket that was taken over.
+    Socket(Rc<TcpStream>),
+    /// The body of an answer that hyper writes.
+    Body(Rc<BodySlot>),
+    /// A read that waits for one answer.
+    Read(Option<oneshot::Sender<Outcome>>),
+}
+
+/// What becomes of a read that waits.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The body.
+    Frame(Frame),
+    /// It cannot be answered.
+    Refused(Closing),
+}
+
+/// One frame between the core and a body that hyper polls.
+#[derive(Debug, Default)]
+pub(crate) struct BodySlot(RefCell<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    frame: Option<Bytes>,
+    is_ended: bool,
+    waker: Option<Waker>,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// All of it is out.
+    Whole,
+    /// The rest is kept; the connection is blocked until it is out.
+    Blocked,
+    /// It was the last; the connection is done.
+    Done,
+    /// The peer is gone.
+    Gone,
+}
+
+/// The rest of a frame that a socket did not take whole.
+#[derive(Debug)]
+struct Pending {
+    bytes: Bytes,
+    offset: usize,
+    /// Keeps the frame counted among those that are alive.
+    _frame: Option<Frame>,
+}
+
+#[derive(Debug)]
+struct Conn {
+    id: ConnId,
+    sink: Sink,
+    wire: Wire,
+    pending: Option<Box<Pending>>,
+    key: KeyDigest,
+    _permits: [Option<Permit>; 2],
+}
+
+/// The connections of a shard. As long as the most there ever were.
+#[derive(Debug, Default)]
+pub(super) struct Conns(Vec<Option<Conn>>);
+
+impl Conns {
+    pub(super) fn insert(&mut self, id: ConnId, entrance: Entrance) {
+        if self.0.len() <= id.index() {
+            self.0.resize_with(id.index() + 1, || None);
+        }
+        self.0[id.index()] = Some(Conn {
+            id,
+            sink: entrance.sink,
+            wire: entrance.wire,
+            pending: None,
+            key: entrance.caller.key,
+            _permits: entrance.permits,
+        });
+    }
+
+    /// Takes a connection out, if it is still there. Ends a body that hyper polls.
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<()> {
+        let place = self.0.get_mut(id.index())?;
+        let conn = place.take_if(|conn| conn.id == id)?;
+        if let Sink::Body(slot) = &conn.sink {
+            slot.end();
+        }
+        Some(())
+    }
+
+    /// Connections that showed a key.
+    pub(super) fn with_key(&self, key: KeyDigest) -> Vec<ConnId> {
+        self.0
+            .iter()
+            .flatten()
+            .filter(|conn| conn.key == key)
+            .map(|conn| conn.id)
+            .collect()
+    }
+
+    /// Writes a frame of the core.
+    pub(super) fn write(&mut self, id: ConnId, frame: &Frame) -> Written {
+        let Some(conn) = self.get(id) else {
+            return Written::Gone;
+        };
+        match &mut conn.sink {
+            Sink::Socket(socket) => {
+                let (written, offset) = try_write(socket, frame.bytes());
+                if written == Written::Blocked {
+                    let bytes = frame.bytes().clone();
+                    let pending = Pending {
+                        bytes,
+                        offset,
+                        _frame: Some(frame.clone()),
+                    };
+                    conn.pending = Some(Box::new(pending));
+                }
+                written
+            }
+            Sink::Body(slot) => {
+                slot.put(frame.bytes().clone());
+                // The next frame waits until hyper took this one.
+                Written::Blocked
+            }
+            Sink::Read(answer) => {
+                let Some(answer) = answer.take() else {
+                    return Written::Done;
+                };
+                drop(answer.send(Outcome::Frame(frame.clone())));
+                Written::Done
+            }
+        }
+    }
+
+    /// Writes bytes that are not a frame of the core: the answer to a ping. Nothing is written
+    /// while a frame is in flight; the client is not reading then.
+    pub(super) fn write_aside(&mut self, id: ConnId, bytes: &Bytes) -> Written {
+        let Some(conn) = self.get(id) else {
+            return Written::Gone;
+        };
+        let Sink::Socket(socket) = &conn.sink else {
+            return Written::Whole;
+        };
+        if conn.pending.is_some() {
+            return Written::Whole;
+        }
+        let (written, offset) = try_write(socket, bytes);
+        if written == Written::Blocked && offset == 0 {
+            return Written::Whole;
+        }
+        if written == Written::Blocked {
+            let pending = Pending {
+                bytes: bytes.clone(),
+                offset,
+                _frame: None,
+            };
+            conn.pending = Some(Box::new(pending));
+        }
+        written
+    }
+
+    /// Goes on with what is pending.
+    pub(super) fn flush(&mut self, id: ConnId) -> Written {
+        let Some(conn) = self.get(id) else {
+            return Written::Gone;
+        };
+        let (Sink::Socket(socket), Some(pending)) = (&conn.sink, &mut conn.pending) else {
+            return Written::Whole;
+        };
+        let (written, count) = try_write(socket, &pending.bytes[pending.offset..]);
+        pending.offset += count;
+        if written == Written::Whole {
+            conn.pending = None;
+        }
+        written
+    }
+
+    /// The socket of a connection, if it has one of its own.
+    pub(super) fn socket(&mut self, id: ConnId) -> Option<Rc<TcpStream>> {
+        match &self.get(id)?.sink {
+            Sink::Socket(socket) => Some(Rc::clone(socket)),
+            Sink::Body(_) | Sink::Read(_) => None,
+        }
+    }
+
+    /// Writes the last words of a connection the core let go, as far as they can be written, and
+    /// takes it out.
+    pub(super) fn finish(&mut self, closing: Closing) {
+        let Some(conn) = self.0.get_mut(closing.conn.index()) else {
+            return;
+        };
+        let Some(conn) = conn.take_if(|conn| conn.id == closing.conn) else {
+            return;
+        };
+        match conn.sink {
+            Sink::Socket(socket) => {
+                if conn.pending.is_none() {
+                    // Best effort: a socket that does not take it is closed all the same.
+                    drop(socket.try_write(&last_words(conn.wire, &closing)));
+                }
+                // What is written goes out; the reader sees the end and lets the socket go.
+                drop(socket2::SockRef::from(&*socket).shutdown(std::net::Shutdown::Write));
+            }
+            Sink::Body(slot) => {
+                slot.put(last_words(conn.wire, &closing).into());
+                slot.end();
+            }
+            Sink::Read(answer) => {
+                if let Some(answer) = answer {
+                    drop(answer.send(Outcome::Refused(closing)));
+                }
+            }
+        }
+    }
+
+    fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.0
+            .get_mut(id.index())?
+            .as_mut()
+            .filter(|conn| conn.id == id)
+    }
+}
+
+fn last_words(wire: Wire, closing: &Closing) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(error) = &closing.error {
+        let frame = ServerFrame::Error(error.clone());
+        bytes = freshet_fanout::encode::encode_frame(wire, &frame);
+    }
+    if wire == Wire::WebSocket {
+        ws::write_close(&mut bytes, closing.reason.code(), closing.reason.as_str());
+    }
+    bytes
+}
+
+fn try_write(socket: &TcpStream, bytes: &[u8]) -> (Written, usize) {
+    match socket.try_write(bytes) {
+        Ok(count) if count == bytes.len() => (Written::Whole, count),
+        Ok(count) => (Written::Blocked, count),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => (Written::Blocked, 0),
+        Err(_) => (Written::Gone, 0),
+    }
+}
+
+impl BodySlot {
+    /// Puts bytes behind what hyper has not taken yet: at most one frame and the last words.
+    fn put(&self, bytes: Bytes) {
+        let mut slot = self.0.borrow_mut();
+        slot.frame = Some(match slot.frame.take() {
+            Some(held) => [held, bytes].concat().into(),
+            None => bytes,
+        });
+        slot.wake();
+    }
+
+    fn end(&self) {
+        let mut slot = self.0.borrow_mut();
+        slot.is_ended = true;
+        slot.wake();
+    }
+
+    /// Takes the bytes that are there; answers none of both when the body has ended.
+    pub(crate) fn poll_take(&self, waker: &Waker) -> std::task::Poll<Option<Bytes>> {
+        let mut slot = self.0.borrow_mut();
+        if let Some(bytes) = slot.frame.take() {
+            return std::task::Poll::Ready(Some(bytes));
+        }
+        if slot.is_ended {
+            return std::task::Poll::Ready(None);
+        }
+        slot.waker = Some(waker.clone());
+        std::task::Poll::Pending
+    }
+}
+
+impl Slot {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The driver: one input at a time into the core, then its outputs to the sockets.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use freshet_fanout::ConnId;
+use freshet_fanout::time::Time;
+use freshet_proto::close::{CLOSE_REASONS, ErrorCode};
+use tokio::sync::mpsc;
+
+use super::conns::Written;
+use super::{Mail, Shell, State};
+use crate::hub::Request;
+
+/// Mail taken before something is sent. Source: arbitrary, because it bounds how long a burst of
+/// events keeps sockets waiting.
+const MAIL_BATCH: usize = 256;
+/// How often the figures are copied out. Source: arbitrary, because a scrape comes every few
+/// seconds.
+const FIGURES_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs the shard until it was drained or its mail ends.
+pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
+    let clock = shell.services.clock;
+    let mut figures_at = clock.now();
+    let mut drained_by: Option<Time> = None;
+    loop {
+        let now = clock.now();
+        if now >= figures_at {
+            shell.publish_figures(now);
+            figures_at = now + FIGURES_EVERY;
+        }
+        if let Some(deadline) = drained_by
+            && (now >= deadline || shell.is_empty())
+        {
+            shell.publish_figures(now);
+            return;
+        }
+        let timer = shell.state.borrow().core.poll_timeout();
+        let wake_at = timer.map_or(figures_at, |timer| timer.min(figures_at));
+        tokio::select! {
+            biased;
+            letter = mail.recv() => match letter {
+                None => return,
+                Some(letter) => {
+                    let mut next = Some(letter);
+                    for _ in 0..MAIL_BATCH {
+                        let Some(letter) = next else { break };
+                        if matches!(letter, Mail::Drain) {
+                            drained_by = Some(shell.begin_drain());
+                        } else {
+                            shell.handle_mail(letter);
+                        }
+                        next = mail.try_recv().ok();
+                    }
+                    if let Some(letter) = next {
+                        shell.handle_mail(letter);
+                    }
+                }
+            },
+            () = shell.wake.notified() => {}
+            () = tokio::time::sleep_until(clock.deadline(wake_at)) => {}
+        }
+        shell.state.borrow_mut().core.handle_timeout(clock.now());
+        while shell.turn() {
+            // Accepts, reads and mail get their turn between two slices of a pass.
+            tokio::task::yield_now().await;
+            while let Ok(letter) = mail.try_recv() {
+                if matches!(letter, Mail::Drain) {
+                    drained_by = Some(shell.begin_drain());
+                } else {
+                    shell.handle_mail(letter);
+                }
+            }
+            shell.state.borrow_mut().core.handle_timeout(clock.now());
+        }
+    }
+}
+
+impl Shell {
+    fn handle_mail(self: &Rc<Self>, letter: Mail) {
+        let now = self.services.clock.now();
+        let mut state = self.state.borrow_mut();
+        let State { core, conns, .. } = &mut *state;
+        match letter {
+            Mail::Snapshot(snapshot) => core.handle_snapshot(now, &snapshot),
+            Mail::LoadFailed { channel, failure } => {
+                core.handle_load_failed(now, &channel, failure);
+            }
+            Mail::Event(event) => core.handle_event(now, &event),
+            Mail::AccessChanged(key) => {
+                for id in conns.with_key(key) {
+                    core.handle_eject(id, ErrorCode::Unauthorized, "the API key was revoked");
+                }
+            }
+            // A receiver that is gone has stopped waiting; there is no one to tell.
+            Mail::Convergence { channel, answer } => drop(answer.send(core.convergence(&channel))),
+            Mail::Connections {
+                tenant,
+                rows_max,
+                answer,
+            } => {
+                drop(answer.send(core.connections(tenant.as_ref(), rows_max)));
+            }
+            Mail::Drain => unreachable!("the driver takes it itself"),
+        }
+    }
+
+    /// Whether nobody is connected and every request is answered.
+    fn is_empty(&self) -> bool {
+        self.serving.get() == 0 && self.state.borrow().core.is_empty()
+    }
+
+    /// Sends everyone away; answers when it is over at the latest.
+    fn begin_drain(&self) -> Time {
+        self.drain.cancel();
+        let now = self.services.clock.now();
+        let window = self.services.config.drain_window;
+        self.state.borrow_mut().core.handle_drain(now, window);
+        // Source of a second: arbitrary, because the last to be told want their frame flushed.
+        now + window + Duration::from_secs(1)
+    }
+
+    /// Sends one slice; answers whether there was one.
+    fn turn(self: &Rc<Self>) -> bool {
+        let now = self.services.clock.now();
+        let mut blocked = Vec::new();
+        let mut over = Vec::new();
+        let mut state = self.state.borrow_mut();
+        let State {
+            core,
+            conns,
+            batch,
+            figures,
+        } = &mut *state;
+        core.poll_transmit(now, batch);
+        for (id, frame) in batch.writes() {
+            match conns.write(id, frame) {
+                Written::Whole => {}
+                Written::Blocked => blocked.push(id),
+                Written::Done | Written::Gone => over.push(id),
+            }
+        }
+        for id in &blocked {
+            core.handle_blocked(now, *id);
+        }
+        for id in over {
+            conns.remove(id);
+            core.handle_close(id);
+        }
+        while let Some(closing) = core.poll_close() {
+            if let Some(at) = CLOSE_REASONS
+                .iter()
+                .position(|reason| *reason == closing.reason)
+            {
+                figures.closed[at] += 1;
+            }
+            conns.finish(closing);
+        }
+        self.pass_requests(core);
+        let has_more = !batch.is_empty();
+        drop(state);
+        for id in blocked {
+            self.flush_later(id);
+        }
+        has_more
+    }
+
+    /// Passes the core's wishes to the hub, as far as its box has room; the rest is kept.
+    fn pass_requests(&self, core: &mut freshet_fanout::Shard) {
+        while let Ok(place) = self.services.hub.try_reserve() {
+            if let Some(channel) = core.poll_unload() {
+                place.send(Request::Unload {
+                    shard: self.number,
+                    channel,
+                });
+            } else if let Some(load) = core.poll_load() {
+                place.send(Request::Load {
+                    shard: self.number,
+                    load,
+                });
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a socket takes the rest of its frame. A body that hyper polls says so itself.
+    pub(super) fn flush_later(self: &Rc<Self>, id: ConnId) {
+        let Some(socket) = self.state.borrow_mut().conns.socket(id) else {
+            return;
+        };
+        let shell = Rc::clone(self);
+        // The task ends with the connection: a socket that is shut down is writable.
+        tokio::task::spawn_local(async move {
+            loop {
+                let ready = socket.writable().await;
+                let mut state = shell.state.borrow_mut();
+                let written = match ready {
+                    Ok(()) => state.conns.flush(id),
+                    Err(_) => Written::Gone,
+                };
+                match written {
+                    Written::Blocked => {}
+                    Written::Whole => {
+                        let now = shell.services.clock.now();
+                        state.core.handle_writable(now, id);
+                        break;
+                    }
+                    Written::Done | Written::Gone => {
+                        if state.conns.remove(id).is_some() {
+                            state.core.handle_close(id);
+                        }
+                        break;
+                    }
+                }
+            }
+            shell.wake.notify_one();
+        });
+    }
+
+    fn publish_figures(&self, now: Time) {
+        let mut state = self.state.borrow_mut();
+        let State { core, figures, .. } = &mut *state;
+        figures.counters = core.counters();
+        figures.gauges = core.gauges();
+        figures.at_secs = now.as_secs();
+        self.stats.publish(figures);
+    }
+}

@@ -1,0 +1,440 @@
+//! The handshakes of streams: who may begin one, and its first bytes.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use freshet_fanout::ConnId;
+use freshet_fanout::encode::encode_frame;
+use freshet_fanout::frame::Wire;
+use freshet_proto::close::{CloseReason, ErrorCode};
+use freshet_proto::frame::{
+    ClientFrame, ErrorFrame, Hello, SUBPROTOCOL, ServerFrame, StreamLimits, Subscribe,
+};
+use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
+use freshet_proto::problem::Problem;
+use freshet_proto::ws::{self, Decoder, Message, Peer};
+use tokio::net::TcpStream;
+
+use super::conns::{Sink, Written};
+use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
+use super::request::{StreamKind, StreamRequest};
+use super::{Entrance, Shell};
+use crate::admission::Permit;
+use crate::auth::Caller;
+use crate::http::answer::{self, Refusal};
+use crate::http::query::ChannelQuery;
+
+/// A socket and its place among the node's sockets, if it is counted here.
+pub(crate) struct Arrival {
+    pub(crate) socket: TcpStream,
+    pub(crate) place: Option<Permit>,
+}
+
+/// An SSE stream that may begin.
+pub(crate) struct SseEntry {
+    pub(crate) caller: Caller,
+    pub(crate) permit: Permit,
+    pub(crate) subscribe: Subscribe,
+}
+
+impl Shell {
+    /// Serves a stream whose head came first on its socket, until its end.
+    pub(super) async fn take_over(self: Rc<Self>, arrival: Arrival, request: StreamRequest) {
+        let served = match &request.kind {
+            StreamKind::WebSocket { .. } => match self.accept_websocket(&request) {
+                Ok(head) => {
+                    Rc::clone(&self)
+                        .begin_websocket(arrival, head.into(), request)
+                        .await
+                }
+                Err(refusal) => Err((refusal, arrival)),
+            },
+            StreamKind::Sse { .. } => match self.admit_sse(&request).await {
+                Ok(entry) => {
+                    Rc::clone(&self).begin_sse(arrival, entry).await;
+                    Ok(())
+                }
+                Err(refusal) => Err((refusal, arrival)),
+            },
+        };
+        if let Err((refusal, Arrival { socket, .. })) = served
+            && socket.writable().await.is_ok()
+        {
+            self.count_refusal(&refusal);
+            drop(socket.try_write(&answer::raw_refusal(&refusal)));
+        }
+    }
+
+    /// The head of the answer to a WebSocket handshake (RFC 6455 section 4.2).
+    pub(crate) fn accept_websocket(&self, request: &StreamRequest) -> Result<String, Refusal> {
+        let StreamKind::WebSocket {
+            key,
+            version,
+            protocols,
+            is_upgrade,
+        } = &request.kind
+        else {
+            return Err(Refusal::bad_request("not a WebSocket request"));
+        };
+        let (true, Some(key)) = (is_upgrade, key) else {
+            let problem = Problem::new(426, "request.upgrade_required", "WebSocket required");
+            return Err(problem
+                .with_detail("for server-sent events use /v1/stream/changes")
+                .into());
+        };
+        if version.as_deref() != Some("13") {
+            return Err(Refusal::bad_request("Sec-WebSocket-Version must be 13"));
+        }
+        let mut offered = protocols.iter().flat_map(|list| list.split(','));
+        let is_offered = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
+        if protocols.is_some() && !is_offered {
+            return Err(Refusal::bad_request(
+                "the subprotocol spoken here is ecs.refresh.v1",
+            ));
+        }
+        let accept = ws::accept_key(key);
+        let protocol = if is_offered {
+            format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n")
+        } else {
+            String::new()
+        };
+        Ok(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
+        ))
+    }
+
+    /// Checks the caller of a stream and takes a place for it.
+    async fn admit(
+        &self,
+        request: &StreamRequest,
+        token: Option<&str>,
+    ) -> Result<(Caller, Permit), Refusal> {
+        let caller = self.services.auth.authenticate(token).await?;
+        answer::check_tenant(&caller.principal, request.tenant.as_deref())?;
+        if !caller.principal.may_read(&caller.principal.tenant) {
+            return Err(Refusal::forbidden("the key has no ecs:read scope"));
+        }
+        let permit = self.services.admission.admit_stream(&caller.principal)?;
+        Ok((caller, permit))
+    }
+
+    /// Checks all that can be wrong with an SSE request, its channel included, so that a client
+    /// sees a status and not a stream that ends.
+    pub(crate) async fn admit_sse(
+        self: &Rc<Self>,
+        request: &StreamRequest,
+    ) -> Result<SseEntry, Refusal> {
+        let StreamKind::Sse { last_event_id } = &request.kind else {
+            return Err(Refusal::bad_request("not an SSE request"));
+        };
+        let channel_query = ChannelQuery::parse(&request.query)?;
+        let cursor = match last_event_id {
+            Some(id) => Some(id.parse().map_err(|_| {
+                Refusal::bad_request("Last-Event-ID is not a cursor; leave it out to start anew")
+            })?),
+            None => None,
+        };
+        let (caller, permit) = self.admit(request, request.token().as_deref()).await?;
+        let channel = channel_query.channel(&caller.principal.tenant);
+        self.loaded(&caller, &channel).await?;
+        let subscribe = channel_query.subscribe(cursor);
+        Ok(SseEntry {
+            caller,
+            permit,
+            subscribe,
+        })
+    }
+
+    async fn begin_sse(self: Rc<Self>, arrival: Arrival, entry: SseEntry) {
+        let SseEntry {
+            caller,
+            permit,
+            subscribe,
+        } = entry;
+        let socket = Rc::new(arrival.socket);
+        let permits = [Some(permit), arrival.place];
+        let sink = Sink::Socket(Rc::clone(&socket));
+        let id = self.open(Entrance {
+            caller,
+            wire: Wire::Sse,
+            sink,
+            permits,
+        });
+        let mut first = answer::SSE_HEAD.as_bytes().to_vec();
+        first.extend_from_slice(&self.sse_preamble(id));
+        if !self.write_first(id, &socket, first.into()).await {
+            return;
+        }
+        self.with_core(|core, now| {
+            core.handle_frame(now, id, &ClientFrame::Subscribe(subscribe));
+        });
+        tokio::task::spawn_local(read_sse(self, id, socket));
+    }
+
+    /// What an SSE stream begins with: the time to wait before coming back, and `hello`.
+    pub(crate) fn sse_preamble(&self, id: ConnId) -> Vec<u8> {
+        let mut bytes = freshet_proto::sse::PREAMBLE.to_vec();
+        bytes.extend(encode_frame(Wire::Sse, &self.hello(id)));
+        bytes
+    }
+
+    fn hello(&self, id: ConnId) -> ServerFrame {
+        let config = &self.services.config;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        ServerFrame::Hello(Hello {
+            session: format!("{}-{}-{id}", self.services.node, self.number),
+            heartbeat_seconds: u32::try_from(config.heartbeat.as_secs()).unwrap_or(u32::MAX),
+            limits: StreamLimits {
+                subscriptions: small(config.subscriptions_per_connection_max),
+                frame_bytes: small(CLIENT_FRAME_BYTES_MAX),
+                patterns: small(FILTER_PATTERNS_MAX),
+            },
+        })
+    }
+
+    /// Begins a WebSocket whose handshake is in order. With a key in the request a refusal is an
+    /// HTTP answer; without one the first frame must bring it.
+    pub(crate) async fn begin_websocket(
+        self: Rc<Self>,
+        arrival: Arrival,
+        head: Bytes,
+        request: StreamRequest,
+    ) -> Result<(), (Refusal, Arrival)> {
+        let mut early = Early::default();
+        let token = request.token();
+        let (caller, permit, head) = if token.is_some() {
+            match self.admit(&request, token.as_deref()).await {
+                Ok((caller, permit)) => (caller, permit, head),
+                Err(refusal) => return Err((refusal, arrival)),
+            }
+        } else {
+            match self
+                .auth_by_frame(&arrival.socket, &head, &request, &mut early)
+                .await
+            {
+                Ok((caller, permit)) => (caller, permit, Bytes::new()),
+                Err(last) => {
+                    drop(arrival.socket.try_write(&last));
+                    linger(&self, &arrival.socket).await;
+                    return Ok(());
+                }
+            }
+        };
+        let Arrival { socket, place } = arrival;
+        let socket = Rc::new(socket);
+        let sink = Sink::Socket(Rc::clone(&socket));
+        let wire = Wire::WebSocket;
+        let id = self.open(Entrance {
+            caller,
+            wire,
+            sink,
+            permits: [Some(permit), place],
+        });
+        let mut first = head.to_vec();
+        first.extend(encode_frame(Wire::WebSocket, &self.hello(id)));
+        if self.write_first(id, &socket, first.into()).await {
+            self.with_core(|core, now| {
+                early
+                    .frames
+                    .iter()
+                    .for_each(|frame| core.handle_frame(now, id, frame));
+            });
+            let held = (!early.decoder.is_idle()).then(|| Box::new(early.decoder));
+            tokio::task::spawn_local(read_websocket(self, id, socket, held));
+        }
+        Ok(())
+    }
+
+    /// Takes over a WebSocket whose handshake hyper has answered. What is refused now is refused in
+    /// frames.
+    pub(crate) async fn adopt_websocket(
+        self: Rc<Self>,
+        arrival: Arrival,
+        early: Bytes,
+        request: StreamRequest,
+    ) {
+        let (socket, last) = if early.is_empty() {
+            let begun = Rc::clone(&self).begin_websocket(arrival, Bytes::new(), request);
+            let Err((refusal, Arrival { socket, .. })) = begun.await else {
+                return;
+            };
+            self.count_refusal(&refusal);
+            (socket, refusal_frames(&refusal))
+        } else {
+            let message = "a client must wait for the answer to its handshake";
+            (
+                arrival.socket,
+                last_frames(ErrorCode::ProtocolError, message),
+            )
+        };
+        if socket.writable().await.is_ok() {
+            drop(socket.try_write(&last));
+            linger(&self, &socket).await;
+        }
+    }
+
+    /// Writes the first bytes of a stream. The socket's buffer is empty, so they fit; what does not
+    /// is kept like any frame.
+    async fn write_first(self: &Rc<Self>, id: ConnId, socket: &TcpStream, bytes: Bytes) -> bool {
+        let is_ready = socket.writable().await.is_ok();
+        let written = if is_ready {
+            self.state.borrow_mut().conns.write_aside(id, &bytes)
+        } else {
+            Written::Gone
+        };
+        match written {
+            Written::Whole | Written::Done => true,
+            Written::Blocked => {
+                self.with_core(|core, now| core.handle_blocked(now, id));
+                self.flush_later(id);
+                true
+            }
+            Written::Gone => {
+                self.forget(id);
+                false
+            }
+        }
+    }
+
+    /// Waits for an `auth` frame. Bytes behind it are left in `early`. The error is what to write
+    /// before the close.
+    async fn auth_by_frame(
+        &self,
+        socket: &TcpStream,
+        head: &[u8],
+        request: &StreamRequest,
+        early: &mut Early,
+    ) -> Result<(Caller, Permit), Vec<u8>> {
+        let timeout = self.services.config.handshake_timeout;
+        let whole = async {
+            let unreadable = |_| last_frames(ErrorCode::ProtocolError, "the connection broke");
+            socket.writable().await.map_err(unreadable)?;
+            socket.try_write(head).map_err(unreadable)?;
+            let token = self.first_token(socket, early).await?;
+            self.admit(request, Some(&token)).await.map_err(|refusal| {
+                self.count_refusal(&refusal);
+                refusal_frames(&refusal)
+            })
+        };
+        match tokio::time::timeout(timeout, whole).await {
+            Ok(admitted) => admitted,
+            Err(_) => {
+                let message = format!("no auth frame within {timeout:?}");
+                Err(last_frames(ErrorCode::HandshakeTimeout, &message))
+            }
+        }
+    }
+
+    async fn first_token(&self, socket: &TcpStream, early: &mut Early) -> Result<String, Vec<u8>> {
+        let gone = || last_frames(ErrorCode::ProtocolError, "the connection broke");
+        let mut token = None;
+        while token.is_none() {
+            socket.readable().await.map_err(|_| gone())?;
+            let mut scratch = self.scratch.borrow_mut();
+            let count = match socket.try_read(&mut scratch) {
+                Ok(0) => return Err(gone()),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                Err(_) => return Err(gone()),
+            };
+            token = early
+                .feed(&mut scratch[..count])
+                .map_err(|(code, message)| {
+                    self.count(|figures| figures.bad_frames += 1);
+                    last_frames(code, &message)
+                })?;
+        }
+        token.ok_or_else(gone)
+    }
+}
+
+/// What came before the core knew the connection: the frames behind `auth` in the same piece, at
+/// most 64 KiB of them, and the reader with what it holds.
+struct Early {
+    frames: Vec<ClientFrame>,
+    decoder: Decoder,
+}
+
+impl Default for Early {
+    fn default() -> Self {
+        let decoder = Decoder::new(Peer::Client, CLIENT_FRAME_BYTES_MAX);
+        Self {
+            frames: Vec::new(),
+            decoder,
+        }
+    }
+}
+
+impl Early {
+    /// Takes bytes; answers the token once its frame is whole.
+    fn feed(&mut self, bytes: &mut [u8]) -> Result<Option<String>, (ErrorCode, String)> {
+        let mut bad = None;
+        let frames = &mut self.frames;
+        let fed = self.decoder.feed(bytes, |message| {
+            if let Message::Text(text) = message {
+                match ClientFrame::decode(text.as_bytes()) {
+                    Ok(frame) => frames.push(frame),
+                    Err(error) => bad = Some((frame_code(&error), error.to_string())),
+                }
+            }
+        });
+        fed.map_err(|error| (ws_code(error), error.to_string()))?;
+        if let Some(bad) = bad {
+            return Err(bad);
+        }
+        if self.frames.is_empty() {
+            return Ok(None);
+        }
+        match self.frames.remove(0) {
+            ClientFrame::Auth(auth) => Ok(Some(auth.token)),
+            ClientFrame::Subscribe(_)
+            | ClientFrame::Unsubscribe(_)
+            | ClientFrame::Ack(_)
+            | ClientFrame::Ping => {
+                let message = "send an auth frame first, or a key with the request".to_owned();
+                Err((ErrorCode::Unauthorized, message))
+            }
+        }
+    }
+}
+
+/// A refusal in frames, for a WebSocket that was answered 101 already.
+fn refusal_frames(refusal: &Refusal) -> Vec<u8> {
+    let (code, reason) = match refusal.problem.status {
+        401 => (ErrorCode::Unauthorized, CloseReason::Unauthorized),
+        403 => (ErrorCode::Forbidden, CloseReason::Unauthorized),
+        // A limit, or the control plane is away: come back later.
+        _ => (ErrorCode::LimitExceeded, CloseReason::Overloaded),
+    };
+    let retry_after_ms = refusal
+        .retry_after_secs
+        .and_then(|secs| u32::try_from(secs * 1_000).ok());
+    let message = refusal.problem.detail.clone().unwrap_or_default();
+    frames_and_close(
+        ErrorFrame {
+            code,
+            message,
+            sub: None,
+            retry_after_ms,
+        },
+        reason,
+    )
+}
+
+/// The last words to a connection that the core does not know.
+fn last_frames(code: ErrorCode, message: &str) -> Vec<u8> {
+    let error = ErrorFrame {
+        code,
+        message: message.to_owned(),
+        sub: None,
+        retry_after_ms: None,
+    };
+    frames_and_close(error, code.closes().unwrap_or(CloseReason::MalformedFrame))
+}
+
+fn frames_and_close(error: ErrorFrame, reason: CloseReason) -> Vec<u8> {
+    let mut bytes = encode_frame(Wire::WebSocket, &ServerFrame::Error(error));
+    ws::write_close(&mut bytes, reason.code(), reason.as_str());
+    bytes
+}

@@ -1,0 +1,46 @@
+//! The one place that reads the clock: times are microseconds since the process' origin.
+
+use std::time::{Duration, Instant};
+
+/// A time, in microseconds since the [`Clock`]'s origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Micros(pub(crate) u64);
+
+impl Micros {
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub(crate) const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The clock of a run. Copies share the origin, so that threads can compare their times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock whose origin is now.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock module of the load generator"
+    )]
+    pub(crate) fn start() -> Self {
+        Self {
+            origin: Instant::now(),
+        }
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Micros {
+        Micros(
+            u64::try_from(self.origin.elapsed().as_micros())
+                .expect("a run ends within 584,000 years"),
+        )
+    }
+
+    /// `time` as tokio's timers want it.
+    pub(crate) fn instant(&self, time: Micros) -> tokio::time::Instant {
+        (self.origin + Duration::from_micros(time.0)).into()
+    }
+}

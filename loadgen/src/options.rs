@@ -1,0 +1,382 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use freshet_proto::filter::KeyFilter;
+use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, TenantId};
+use serde::Serialize;
+
+use crate::plan::TransportChoice;
+use crate::target::{Target, TargetError, resolve};
+
+/// Measures what a Freshet server holds, how fast a change spreads, and whether every client ends
+/// up right.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Hold connections, publish, and check every client after every frame.
+    ///
+    /// Exits with 0 if every connection was held and nothing was found wrong, 1 if not, 2 if the
+    /// run could not be set up.
+    #[command(args_override_self = true)]
+    Fanout(Box<FanoutOptions>),
+    /// Hold connections and only count frames and bytes: the cheapest client, for measuring servers.
+    ///
+    /// Prints a line of JSON each second and one at the end.
+    #[command(args_override_self = true)]
+    Drain(DrainOptions),
+    /// Publish on a schedule and hold no connections; beside `drain`, for measuring servers.
+    #[command(args_override_self = true)]
+    Publish(PublishOptions),
+    /// The raw baseline: accept sockets, then send(2) to all of them in a plain loop.
+    ///
+    /// Start it, then `loadgen drain --url http://LISTEN` with the same --connections.
+    #[command(args_override_self = true)]
+    Raw(RawOptions),
+}
+
+/// Which server, and which channel on it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerOptions {
+    /// Address of the server
+    #[arg(long, default_value = "http://127.0.0.1:7400")]
+    pub(crate) url: String,
+    /// API key that may read the channel, and write to it if the command publishes
+    #[arg(
+        long,
+        env = "FRESHET_KEY",
+        default_value = "demo-key",
+        hide_env_values = true
+    )]
+    pub(crate) key: String,
+    /// Tenant the key belongs to
+    #[arg(long, default_value = "demo")]
+    pub(crate) tenant: TenantId,
+    /// Environment of the channel
+    #[arg(long, default_value = "prod")]
+    pub(crate) environment: Environment,
+    /// Config set of the channel
+    #[arg(long, default_value = "storefront")]
+    pub(crate) set: SetName,
+    /// App of the channel
+    #[arg(long, default_value = "web")]
+    pub(crate) app: AppName,
+    /// Follow only these keys: a key, or a prefix and `*`; repeatable. Filtered frames carry no
+    /// hash, so content is only checked at the end
+    #[arg(long = "keys", value_name = "PATTERN")]
+    pub(crate) keys: Vec<String>,
+}
+
+/// Where connections come from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RampOptions {
+    /// Connections to hold
+    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// New connections a second
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ramp_rate: u32,
+    /// Connections that are being made at the same time
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) handshakes: u32,
+    /// Seconds for a connection and its handshake
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) handshake_timeout: Duration,
+    /// Loopback addresses 127.0.0.1… to connect from; by default one for each 25,000 connections,
+    /// because an address has some 28,000 ports
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=254))]
+    pub(crate) source_addresses: Option<u8>,
+}
+
+/// What is published.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LoadOptions {
+    /// Publishes a second, at random times that do not wait for answers; 0 for none
+    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    pub(crate) publish_rate: f64,
+    /// How long to publish: 500ms, 30s, 2m
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How many keys are changed: loadgen/k0, loadgen/k1 and so on
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) keys_changed: u32,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) value_bytes: u32,
+    /// Decides who stalls, and when what is published
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FanoutOptions {
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    #[command(flatten)]
+    pub(crate) ramp: RampOptions,
+    #[command(flatten)]
+    pub(crate) load: LoadOptions,
+    /// How clients connect
+    #[arg(long, value_enum, default_value_t = TransportChoice::Mix)]
+    pub(crate) transport: TransportChoice,
+    /// Percent of the WebSocket and SSE clients that have a 4 KiB receive buffer and do not read
+    /// during the run; they must catch up at its end
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) stalled: u8,
+    /// Send no `ack` frames; otherwise a WebSocket client acknowledges its newest revision at most
+    /// once a second
+    #[arg(long)]
+    pub(crate) no_ack: bool,
+    /// For drills in which the server is killed: a client whose connection is cut comes back with
+    /// its cursor, a publish that fails is only counted, and neither is a violation
+    #[arg(long)]
+    pub(crate) reconnect: bool,
+    /// How long clients have to reach the head after the last publish; stalled ones have that and
+    /// --duration after they resumed
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub(crate) converge_within: Duration,
+    /// Process id of the server, to report its CPU time and memory
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Write the report as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DrainOptions {
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    #[command(flatten)]
+    pub(crate) ramp: RampOptions,
+    /// How clients connect
+    #[arg(long, value_enum, default_value_t = StreamTransport::Ws)]
+    pub(crate) transport: StreamTransport,
+    /// How long to count once all are connected; it ends earlier when the server closes them all
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub(crate) duration: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PublishOptions {
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    #[command(flatten)]
+    pub(crate) load: LoadOptions,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RawOptions {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:7500")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Sockets to accept before the first pass
+    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Bytes of the payload of each message
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) bytes: u32,
+    /// Passes over all sockets
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) passes: u32,
+    /// Pause between two passes, so that clients drain
+    #[arg(long, default_value = "500ms", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How a message is framed
+    #[arg(long, value_enum, default_value_t = StreamTransport::Ws)]
+    pub(crate) transport: StreamTransport,
+}
+
+/// A transport that keeps a stream open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StreamTransport {
+    /// WebSocket
+    Ws,
+    /// Server-sent events
+    Sse,
+}
+
+/// Why the options do not describe a run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OptionError {
+    #[error("--url: {0}")]
+    Url(#[from] TargetError),
+    #[error("--keys: {0}")]
+    Keys(#[from] freshet_proto::filter::FilterError),
+    #[error("--keys must match loadgen/k{key}, which the run publishes: add --keys 'loadgen/*'")]
+    KeysWithoutPublished { key: u32 },
+}
+
+impl ServerOptions {
+    /// The server and the channel, with the server's address looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`].
+    pub(crate) fn target(&self) -> Result<Target, OptionError> {
+        let (address, authority) = resolve(&self.url)?;
+        Ok(Target {
+            address,
+            authority,
+            key: self.key.clone(),
+            channel: ChannelId {
+                tenant: self.tenant.clone(),
+                environment: self.environment.clone(),
+                set: self.set.clone(),
+                app: self.app.clone(),
+            },
+            filter: KeyFilter::new(&self.keys)?,
+        })
+    }
+}
+
+impl FanoutOptions {
+    /// As [`ServerOptions::target`], and the filter holds every key the run publishes: only then
+    /// are all publishes delivered, and the figures mean something.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`].
+    pub(crate) fn target(&self) -> Result<Target, OptionError> {
+        let target = self.server.target()?;
+        let mut keys = 0..self.load.keys_changed;
+        match keys.find(|key| !target.filter.matches(&format!("loadgen/k{key}"))) {
+            Some(key) => Err(OptionError::KeysWithoutPublished { key }),
+            None => Ok(target),
+        }
+    }
+}
+
+/// A number with `ms`, `s` or `m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let explain = || format!("{text:?} is not a time; write 500ms, 30s or 2m");
+    let number: u64 = number.parse().map_err(|_| explain())?;
+    let duration = match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        // Source of 60: seconds of a minute.
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    };
+    // Source of a day: arbitrary, because a histogram of each second is kept.
+    let day = Duration::from_secs(86_400);
+    duration
+        .filter(|duration| *duration <= day && !duration.is_zero())
+        .ok_or_else(explain)
+}
+
+/// Publishes a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // Source of 100,000: arbitrary, because no single channel is published to that often.
+        Ok(rate) if (0.0..=100_000.0).contains(&rate) => Ok(rate),
+        Ok(_) | Err(_) => Err(format!(
+            "{text:?} is not a rate between 0 and 100000 a second"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        Options::try_parse_from(line.split(' '))
+    }
+
+    fn fanout(line: &str) -> Box<FanoutOptions> {
+        let command = parse(line).unwrap().command;
+        let Command::Fanout(options) = command else {
+            panic!("{command:?}");
+        };
+        options
+    }
+
+    #[test]
+    fn the_options_are_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_fit_a_demo_server() {
+        let options = fanout("loadgen fanout");
+        let target = options.target().unwrap();
+        assert_eq!(target.address.to_string(), "127.0.0.1:7400");
+        assert_eq!(target.channel.to_string(), "demo/prod/storefront/web");
+        assert_eq!(target.key, "demo-key");
+        assert!(target.filter.is_all());
+        assert_eq!(options.load.duration, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn every_option_of_the_documented_command_is_taken() {
+        let options = fanout(
+            "loadgen fanout --url http://127.0.0.1:7401 --connections 10000 --transport mix \
+             --publish-rate 100 --duration 2m --stalled 5 --report out.json --seed 9 --pid 1",
+        );
+        assert_eq!(options.ramp.connections, 10_000);
+        assert_eq!(options.load.publish_rate, 100.0);
+        assert_eq!(options.load.duration, Duration::from_secs(120));
+        assert_eq!(
+            (options.stalled, options.load.seed, options.pid),
+            (5, 9, Some(1))
+        );
+    }
+
+    #[test]
+    fn of_an_option_given_twice_the_last_one_counts() {
+        let options = fanout("loadgen fanout --connections 10 --connections 20");
+        assert_eq!(options.ramp.connections, 20);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_an_example() {
+        for bad in [
+            "--connections 0",
+            "--stalled 101",
+            "--publish-rate -1",
+            "--publish-rate NaN",
+            "--duration 30",
+            "--duration 0s",
+            "--transport carrier-pigeon",
+            "--tenant a/b",
+        ] {
+            let error = parse(&format!("loadgen fanout {bad}")).unwrap_err();
+            // Source of 2: the exit code of usage errors.
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+        assert!(
+            duration("30")
+                .unwrap_err()
+                .contains("write 500ms, 30s or 2m")
+        );
+        assert!(duration("99999999999999999999m").is_err() && duration("2d").is_err());
+    }
+
+    #[test]
+    fn a_filter_that_hides_the_publishes_is_refused() {
+        assert!(fanout("loadgen fanout --keys loadgen/*").target().is_ok());
+        let error = fanout("loadgen fanout --keys features/*")
+            .target()
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("add --keys 'loadgen/*'"),
+            "{error}"
+        );
+    }
+}

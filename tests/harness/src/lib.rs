@@ -1,0 +1,7 @@
+//! What tests start around Freshet, and Freshet itself.
+
+mod freshet;
+mod kafka;
+
+pub use freshet::{FreshetError, FreshetProcess};
+pub use kafka::{KafkaBroker, KafkaError};

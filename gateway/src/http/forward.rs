@@ -1,6 +1,7 @@
 //! Everything else under `/v1`: passed on to the control plane.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use freshet_proto::problem::Problem;
@@ -15,6 +16,11 @@ use crate::shard::Shell;
 /// Headers that belong to one connection. Source: RFC 9110 section 7.6.1.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
+/// Bytes of a refused body that are read and thrown away, so that a client that writes before it
+/// reads finds the answer and not a broken pipe. When there are more, the connection is cut.
+/// Source: arbitrary, because it is a few times the largest body of a publish.
+const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 pub(super) async fn forward(
     shell: &Rc<Shell>,
     request: Request<Incoming>,
@@ -26,12 +32,12 @@ pub(super) async fn forward(
     } else {
         config.body_bytes_max
     };
-    let (mut head, body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
     let too_large = || {
         let problem = Problem::new(413, "request.too_large", "Body too large");
         Refusal::from(problem.with_detail(format!("a body may have {bytes_max} bytes here")))
     };
-    // Refused before anything is read, if the client says how much there is.
+    // Refused before anything is kept, if the client says how much there is.
     let announced = head
         .headers
         .get(CONTENT_LENGTH)
@@ -40,12 +46,16 @@ pub(super) async fn forward(
         .and_then(|text| text.parse().ok())
         .is_some_and(|bytes: usize| bytes > bytes_max)
     {
+        discard(body, config.control_timeout);
         return Err(too_large());
     }
-    let body = Limited::new(body, bytes_max).collect();
-    let body = match tokio::time::timeout(config.control_timeout, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+    let whole = Limited::new(&mut body, bytes_max).collect();
+    let body = match tokio::time::timeout(config.control_timeout, whole).await {
+        Ok(Ok(whole)) => whole.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(body, config.control_timeout);
+            return Err(too_large());
+        }
         Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
         Err(_) => {
             let problem = Problem::new(408, "request.timeout", "Request timeout");
@@ -62,6 +72,16 @@ pub(super) async fn forward(
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(CONTENT_LENGTH);
     Ok(Response::from_parts(head, answer::whole(body)))
+}
+
+/// Reads on in the background, for a while, what nobody wants.
+fn discard(body: Incoming, timeout: Duration) {
+    tokio::task::spawn_local(async move {
+        let mut body = Limited::new(body, DISCARD_BYTES_MAX);
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Ends with the body, the bytes, or the time; what it was does not matter to anyone.
+        drop(tokio::time::timeout(timeout, rest).await);
+    });
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -1,6 +1,6 @@
 //! The one place that reads the clock: times are microseconds since the process' origin.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A time, in microseconds since the [`Clock`]'s origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,4 +43,14 @@ impl Clock {
     pub(crate) fn instant(&self, time: Micros) -> tokio::time::Instant {
         (self.origin + Duration::from_micros(time.0)).into()
     }
+}
+
+/// Seconds since 1970, to say when a run was; intervals are measured with a [`Clock`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock module of the load generator"
+)]
+pub(crate) fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }

@@ -15,6 +15,7 @@ mod process;
 mod publish;
 mod publisher;
 mod raw;
+mod report;
 mod state;
 mod swarm;
 mod target;

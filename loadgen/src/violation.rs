@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Examples kept of each kind. Source: arbitrary, because five are enough to see a pattern.
 const EXAMPLES_MAX: usize = 5;
 
 /// Which invariant was broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ViolationKind {
     /// A revision went back within an epoch.
@@ -58,7 +58,7 @@ impl Violation {
 }
 
 /// Findings of one kind.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     pub(crate) count: u64,
     /// The first few.
@@ -66,7 +66,7 @@ pub(crate) struct Findings {
 }
 
 /// All findings, counted by kind with a few examples each.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Tally {
     kinds: BTreeMap<ViolationKind, Findings>,
@@ -81,6 +81,17 @@ impl Tally {
             findings
                 .examples
                 .push(format!("{who}: {}", violation.detail));
+        }
+    }
+
+    /// Adds what another process found.
+    pub(crate) fn merge(&mut self, part: &Self) {
+        for (kind, findings) in &part.kinds {
+            let own = self.kinds.entry(*kind).or_default();
+            own.count += findings.count;
+            let room = EXAMPLES_MAX.saturating_sub(own.examples.len());
+            own.examples
+                .extend(findings.examples.iter().take(room).cloned());
         }
     }
 

@@ -96,12 +96,15 @@ pub enum Scope {
     Platform,
     /// `ecs:gateway:platform`: what a gateway asks of its control plane.
     Gateway,
+    /// `ecs:events:platform`: change events of every tenant, handed to a gateway directly. No tenant
+    /// has it for itself alone: who holds it stands beside the control plane.
+    Events,
 }
 
 /// The text is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a scope; use ecs:read:{{tenant}}, ecs:write:{{tenant}}, ecs:admin:{{tenant}}, ecs:admin:platform or ecs:gateway:platform"
+    "not a scope; use ecs:read:{{tenant}}, ecs:write:{{tenant}}, ecs:admin:{{tenant}}, ecs:admin:platform, ecs:gateway:platform or ecs:events:platform"
 )]
 pub struct ScopeError;
 
@@ -113,6 +116,7 @@ impl FromStr for Scope {
         match text {
             "ecs:admin:platform" => return Ok(Self::Platform),
             "ecs:gateway:platform" => return Ok(Self::Gateway),
+            "ecs:events:platform" => return Ok(Self::Events),
             _ => {}
         }
         if let Some(text) = text.strip_prefix("ecs:read:") {
@@ -136,6 +140,7 @@ impl fmt::Display for Scope {
             Self::Admin(tenant) => write!(f, "ecs:admin:{tenant}"),
             Self::Platform => f.write_str("ecs:admin:platform"),
             Self::Gateway => f.write_str("ecs:gateway:platform"),
+            Self::Events => f.write_str("ecs:events:platform"),
         }
     }
 }
@@ -267,6 +272,12 @@ impl Principal {
     pub fn is_gateway(&self) -> bool {
         self.scopes.contains(&Scope::Gateway)
     }
+
+    /// Whether the principal may hand change events to a gateway. The platform may: it could give
+    /// itself the scope.
+    pub fn may_push_events(&self) -> bool {
+        self.is_platform() || self.scopes.contains(&Scope::Events)
+    }
 }
 
 #[cfg(test)]
@@ -294,16 +305,35 @@ mod tests {
     }
 
     #[test]
+    fn events_are_pushed_by_the_platform_and_by_no_tenant() {
+        for scope in ["ecs:admin:platform", "ecs:events:platform"] {
+            assert!(principal("platform", &[scope]).may_push_events(), "{scope}");
+        }
+        for scope in ["ecs:write:a", "ecs:admin:a", "ecs:gateway:platform"] {
+            assert!(!principal("a", &[scope]).may_push_events(), "{scope}");
+        }
+    }
+
+    #[test]
     fn scopes_survive_their_text_and_others_are_refused() {
         for text in [
             "ecs:read:t",
             "ecs:write:t",
             "ecs:admin:t",
             "ecs:admin:platform",
+            "ecs:gateway:platform",
+            "ecs:events:platform",
         ] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
-        for text in ["config.read", "ecs:read:", "ecs:read:*", "ecs:own:t", ""] {
+        for text in [
+            "config.read",
+            "ecs:read:",
+            "ecs:read:*",
+            "ecs:own:t",
+            "ecs:events:t",
+            "",
+        ] {
             assert_eq!(text.parse::<Scope>(), Err(ScopeError), "{text}");
         }
     }

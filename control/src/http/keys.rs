@@ -120,7 +120,7 @@ fn scopes(caller: &Caller, texts: &[String]) -> Result<Vec<Scope>, ApiError> {
                     return Err(ApiError::forbidden("scope.other_tenant", detail));
                 }
             }
-            Scope::Platform | Scope::Gateway => caller.may_change_platform()?,
+            Scope::Platform | Scope::Gateway | Scope::Events => caller.may_change_platform()?,
         }
         scopes.push(scope);
     }

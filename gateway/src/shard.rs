@@ -8,6 +8,7 @@ mod conns;
 mod drive;
 mod frames;
 mod request;
+mod socket;
 mod stream;
 
 use std::cell::{Cell, RefCell};

@@ -8,17 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Shell;
 use super::request::StreamRequest;
+use super::socket::try_read;
 use super::stream::Arrival;
 use crate::http::{self, answer, rewind::Rewind};
 
 /// Headers of one request. Source: arbitrary, because browsers send some twenty.
 const HEADERS_MAX: usize = 64;
-/// Unsent bytes above which the kernel does not call a socket writable. Source: arbitrary, because
-/// it is a few deltas; what is not in the kernel yet can still be merged.
-const NOTSENT_LOWAT: u32 = 16 * 1024;
-/// How long a peer may leave sent bytes unacknowledged. Source: the heartbeat and the stall timeout
-/// of the ledger, Q-20 (75 s): a heartbeat that nobody acknowledges ends the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(75);
 /// A pause after a failed accept. Source: arbitrary, because it only fails when descriptors are
 /// used up, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,9 +67,6 @@ enum First {
 
 async fn serve(shell: Rc<Shell>, arrival: Arrival) {
     let socket = &arrival.socket;
-    if let Err(error) = set_options(socket) {
-        tracing::debug!(%error, "a socket did not take its options");
-    }
     let mut held = Vec::new();
     let timeout = shell.services.config.handshake_timeout;
     let first = tokio::time::timeout(timeout, read_head(&shell, socket, &mut held)).await;
@@ -98,13 +90,6 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival) {
     }
 }
 
-fn set_options(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    let options = socket2::SockRef::from(socket);
-    options.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    options.set_tcp_user_timeout(Some(USER_TIMEOUT))
-}
-
 /// Reads until the head is whole. The usual request comes in one piece and is parsed where the
 /// shard reads; only a head in pieces is held, and a request that hyper reads again.
 async fn read_head(shell: &Shell, socket: &TcpStream, held: &mut Vec<u8>) -> First {
@@ -114,7 +99,7 @@ async fn read_head(shell: &Shell, socket: &TcpStream, held: &mut Vec<u8>) -> Fir
             return First::Gone;
         }
         let mut scratch = shell.scratch.borrow_mut();
-        let count = match socket.try_read(&mut scratch) {
+        let count = match try_read(socket, &mut scratch) {
             Ok(0) => return First::Gone,
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,

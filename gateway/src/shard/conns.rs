@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::Entrance;
+use super::socket::try_send;
 use crate::admission::Permit;
 
 /// Where a connection's frames go.
@@ -254,7 +255,7 @@ fn last_words(wire: Wire, closing: &Closing) -> Vec<u8> {
 }
 
 fn try_write(socket: &TcpStream, bytes: &[u8]) -> (Written, usize) {
-    match socket.try_write(bytes) {
+    match try_send(socket, bytes) {
         Ok(count) if count == bytes.len() => (Written::Whole, count),
         Ok(count) => (Written::Blocked, count),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => (Written::Blocked, 0),

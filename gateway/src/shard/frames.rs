@@ -12,6 +12,7 @@ use freshet_proto::ws::{self, Decoder, Message, Opcode, Peer, WsError};
 use tokio::net::TcpStream;
 
 use super::conns::Written;
+use super::socket::try_read;
 use super::{Shell, State};
 
 /// How long a closed stream's last bytes are waited for, so that unread input does not turn the
@@ -62,7 +63,7 @@ fn read_once(
     held: &mut Option<Box<Decoder>>,
 ) -> Read {
     let mut scratch = shell.scratch.borrow_mut();
-    let count = match socket.try_read(&mut scratch) {
+    let count = match try_read(socket, &mut scratch) {
         Ok(0) => return Read::Gone,
         Ok(count) => count,
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Read::GoOn,
@@ -96,7 +97,7 @@ async fn is_open(shell: &Shell, socket: &TcpStream) -> bool {
     if socket.readable().await.is_err() {
         return false;
     }
-    match socket.try_read(&mut shell.scratch.borrow_mut()) {
+    match try_read(socket, &mut shell.scratch.borrow_mut()) {
         Ok(0) => false,
         Ok(_) => true,
         Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use super::conns::{Sink, Written};
 use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
 use super::request::{StreamKind, StreamRequest};
+use super::socket::try_read;
 use super::{Entrance, Shell};
 use crate::admission::Permit;
 use crate::auth::Caller;
@@ -332,7 +333,7 @@ impl Shell {
         while token.is_none() {
             socket.readable().await.map_err(|_| gone())?;
             let mut scratch = self.scratch.borrow_mut();
-            let count = match socket.try_read(&mut scratch) {
+            let count = match try_read(socket, &mut scratch) {
                 Ok(0) => return Err(gone()),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,

@@ -1,0 +1,36 @@
+//! What a shard asks of a socket, with as few system calls as it takes.
+
+use std::io::{self, ErrorKind, Read as _};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Sends on the socket itself: what the runtime knows of its readiness is looked at, and brought up
+/// to date, only when the socket takes nothing.
+pub(super) fn try_send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match SockRef::from(socket).send(bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => socket.try_write(bytes),
+        sent => sent,
+    }
+}
+
+/// Reads what is there. A read that does not fill the buffer has emptied the socket, so the runtime
+/// is told to wait for more at once, and not by a second read that finds nothing.
+pub(super) fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut taken = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let count = (&*SockRef::from(socket)).read(buffer)?;
+        taken = Some(count);
+        // The end of the stream is seen again and again, so it needs no waiting.
+        if 0 < count && count < buffer.len() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    });
+    match (taken, read) {
+        (Some(count), _) => Ok(count),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => unreachable!("a read that succeeded took something"),
+    }
+}

@@ -16,6 +16,7 @@ mod publish;
 mod publisher;
 mod raw;
 mod report;
+mod slo;
 mod state;
 mod swarm;
 mod target;

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::slo::{Slo, with_defaults};
 use crate::violation::Tally;
 pub(crate) use asked::{Asked, Machine};
 pub(crate) use convergence::{After, Curve};
@@ -154,6 +155,15 @@ impl Report {
     pub(crate) fn group(&mut self, by: &str, name: &str) -> &mut Figures {
         let groups = self.groups.entry(by.to_owned()).or_default();
         groups.entry(name.to_owned()).or_default()
+    }
+
+    /// Compares with the objectives, and with those that every run has: no violation, and every
+    /// connection held, unless `objectives` says otherwise.
+    pub(crate) fn judge(&mut self, objectives: &[Slo]) {
+        let all = with_defaults(objectives, self);
+        self.objectives = all.iter().map(|slo| slo.evaluate(self)).collect();
+        let is_met = |judged: &Judged| judged.verdict == Verdict::Met;
+        self.passed = self.objectives.iter().all(is_met);
     }
 
     /// Adds what another process of the same run measured.

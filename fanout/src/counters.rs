@@ -28,12 +28,16 @@ pub struct Counters {
     pub events_ignored: u64,
     /// Events or cursors that showed that something is missing.
     pub gaps: u64,
-    /// Revisions that were not sent on their own, because the window was not over.
+    /// Revisions that no pass began with, because a newer one came while they waited for their
+    /// channel's window or pass.
     pub merged_window: u64,
-    /// Subscribers that were passed over, because they had not taken their last frame yet.
-    pub merged_slow_reader: u64,
-    /// Revisions that waited longer, because the tenant is above its signal rate.
+    /// Such revisions that waited because of load beyond their channel's own pass.
+    pub merged_storm: u64,
+    /// Such revisions that waited because their tenant is above its signal rate.
     pub merged_rate_limit: u64,
+    /// Deliveries that a pass left out, because the client had not taken its last frame yet: one
+    /// for each subscription and pass.
+    pub merged_slow_reader: u64,
     /// Frames that a socket did not take whole.
     pub blocked: u64,
     /// Subscriptions begun with nothing to send.

@@ -12,6 +12,15 @@ use crate::shard::ConnId;
 /// 250 bytes, about a millisecond of a core.
 const QUANTUM_BYTES: i64 = 64 * 1024;
 
+/// In which line work stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Publishes, and everything that is told to one connection.
+    Usual,
+    /// Kill switches and rollbacks.
+    Urgent,
+}
+
 /// What the shard knows of one tenant.
 #[derive(Debug)]
 pub(crate) struct Tenant {

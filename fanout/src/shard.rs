@@ -3,7 +3,7 @@
 //! Split by question: who may subscribe to what (`admission`), what a channel's news do (`feed`),
 //! what is sent to whom and in which order (`delivery`), what happens when time passes (`expiry`),
 //! what is asked of the origin
-//! (`loading`), and what can be asked here (`inspect`).
+//! (`loading`), what happens when there is too much of everything (`pressure`), and what can be asked here (`inspect`).
 
 mod admission;
 #[cfg(test)]
@@ -13,6 +13,7 @@ mod expiry;
 mod feed;
 mod inspect;
 mod loading;
+mod pressure;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -110,6 +111,10 @@ pub struct Shard {
     batch_number: u32,
     /// The batch in which the views last dropped their frames.
     forgot_in_batch: Option<u32>,
+    /// Channels with a pass under way.
+    passes_under_way: u32,
+    /// The process has used up its memory budget.
+    is_under_pressure: bool,
     /// Channels whose pass is over and whose pace was not told yet. At most one entry a channel.
     ended_passes: Vec<u32>,
     loads: VecDeque<Load>,
@@ -204,6 +209,8 @@ impl Shard {
             drain: None,
             batch_number: 0,
             forgot_in_batch: None,
+            passes_under_way: 0,
+            is_under_pressure: false,
             ended_passes: Vec::new(),
             loads: VecDeque::new(),
             unloads: VecDeque::new(),

@@ -6,6 +6,7 @@ use super::admission::secs;
 use super::{ConnId, Shard, small};
 use crate::encode::Writer;
 use crate::frame::Frame;
+use crate::schedule::Lane;
 use crate::time::Time;
 use crate::view::{Studio, Update};
 
@@ -118,7 +119,7 @@ impl Shard {
 
     /// Drops the frames that views remember, at most once for each batch: they are encoded again
     /// if they are needed again. Cost: O(views).
-    fn forget_frames(&mut self) {
+    pub(super) fn forget_frames(&mut self) {
         if self.forgot_in_batch != Some(self.batch_number) {
             self.forgot_in_batch = Some(self.batch_number);
             for (_, view) in &mut self.views {
@@ -135,20 +136,26 @@ impl Shard {
         self.queue_conn(id);
     }
 
-    /// Begins a pass over a channel's subscribers.
-    pub(super) fn start_pass(&mut self, now: Time, index: u32) {
-        let (window_min, window_max) = (self.settings.window_min, self.settings.window_max);
+    /// Begins a pass over a channel's subscribers, in place of one that is under way.
+    pub(super) fn start_pass(&mut self, now: Time, index: u32, lane: Lane) {
+        let (window_min, window_max) = self.windows();
         let slot = &mut self.channels[index as usize];
-        debug_assert_eq!(slot.passes, 0, "the pace starts one pass at a time");
-        slot.pace.handle_start(now, window_min);
+        slot.pace.handle_start(now, lane, window_min);
         if slot.channel.is_none() || slot.views.is_empty() {
             // Nothing waits any more, so the end has no step to take.
             slot.pace.handle_end(now, window_min, window_max);
             return;
         }
+        let tenant = &mut self.tenants[slot.tenant as usize];
+        if slot.passes > 0 {
+            let views = &slot.views;
+            tenant.passes.retain(|view| !views.contains(view));
+        } else {
+            self.ended_passes.retain(|ended| *ended != index);
+            self.passes_under_way += 1;
+        }
         slot.passes = small(slot.views.len());
         self.counters.passes += 1;
-        let tenant = &mut self.tenants[slot.tenant as usize];
         for view in &slot.views {
             self.views[*view as usize].pass = Some(0);
             tenant.passes.push_back(*view);
@@ -160,6 +167,7 @@ impl Shard {
     pub(super) fn end_pass(&mut self, index: u32) {
         self.channels[index as usize].passes -= 1;
         if self.channels[index as usize].passes == 0 {
+            self.passes_under_way -= 1;
             self.ended_passes.push(index);
         }
     }
@@ -167,10 +175,10 @@ impl Shard {
     /// Ends the passes that are over; their channels may start the next.
     fn settle_passes(&mut self, now: Time) {
         while let Some(index) = self.ended_passes.pop() {
+            let (window_min, window_max) = self.windows();
             let Some(slot) = self.channels.get_mut(index as usize) else {
                 continue;
             };
-            let (window_min, window_max) = (self.settings.window_min, self.settings.window_max);
             if let Some(step) = slot.pace.handle_end(now, window_min, window_max) {
                 self.follow(now, index, step);
             }

@@ -1,5 +1,7 @@
 //! What a channel's news do: snapshots, events, and the answers that never came.
 
+use std::time::Duration;
+
 use freshet_proto::close::ErrorCode;
 use freshet_proto::envelope::{PublishKind, Published};
 use freshet_proto::ids::ChannelId;
@@ -8,7 +10,7 @@ use freshet_proto::snapshot::ChannelSnapshot;
 use super::loading::{LoadFailure, Place, covers, place};
 use super::{Shard, Timer};
 use crate::channel::{Applied, Channel};
-use crate::coalesce::Step;
+use crate::coalesce::{Cause, Change, Haste, Step};
 use crate::frame::Wire;
 use crate::time::Time;
 use crate::view::Entry;
@@ -39,8 +41,7 @@ impl Shard {
         self.refuse_cursors_ahead(now, index, asked);
         self.settle_load(now, index, asked);
         if is_newer {
-            let step = self.channels[index as usize].pace.handle_urgent_change(now);
-            self.follow(now, index, step);
+            self.on_change(now, index, Haste::Soon, None);
         }
     }
 
@@ -101,19 +102,29 @@ impl Shard {
         let tenant = &mut self.tenants[slot.tenant as usize];
         let per_minute = tenant.edition.limits().signals_per_minute;
         let is_within_rate = tenant.signals.allow(now, per_minute);
-        let step = match kind {
-            PublishKind::Rollback => slot.pace.handle_urgent_change(now),
-            PublishKind::Publish => {
-                let hold = (!is_within_rate).then_some(self.settings.window_max);
-                slot.pace.handle_change(now, hold)
-            }
+        let haste = match kind {
+            PublishKind::Publish => Haste::Usual,
+            PublishKind::Rollback => Haste::Urgent,
         };
-        match step {
-            Step::Start => {}
-            Step::WaitUntil(_) | Step::WaitForPass if is_within_rate => {
-                self.counters.merged_window += 1;
-            }
-            Step::WaitUntil(_) | Step::WaitForPass => self.counters.merged_rate_limit += 1,
+        let hold = (!is_within_rate).then_some(self.settings.window_max);
+        self.on_change(now, index, haste, hold);
+    }
+
+    /// Tells a channel's pace of its new head, and does what it says.
+    fn on_change(&mut self, now: Time, index: u32, haste: Haste, hold: Option<Duration>) {
+        let cause = match hold {
+            Some(_) => Cause::RateLimit,
+            None if self.is_storm() => Cause::Storm,
+            None => Cause::Window,
+        };
+        let change = Change { haste, cause, hold };
+        let pace = &mut self.channels[index as usize].pace;
+        let (step, merged) = pace.handle_change(now, change);
+        match merged {
+            None => {}
+            Some(Cause::Window) => self.counters.merged_window += 1,
+            Some(Cause::Storm) => self.counters.merged_storm += 1,
+            Some(Cause::RateLimit) => self.counters.merged_rate_limit += 1,
         }
         self.follow(now, index, step);
     }
@@ -121,7 +132,7 @@ impl Shard {
     /// Does what a channel's pace says.
     pub(super) fn follow(&mut self, now: Time, index: u32, step: Step) {
         match step {
-            Step::Start => self.start_pass(now, index),
+            Step::Start(lane) => self.start_pass(now, index, lane),
             Step::WaitUntil(at) => {
                 self.timers.insert((at, Timer::Window(index)));
             }

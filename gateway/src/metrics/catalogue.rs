@@ -151,10 +151,11 @@ static SHARD_METRICS: [Metric; 22] = [
     ),
     counter(
         "ecs_merges_total",
-        "Changes that merged, by cause.",
+        "Revisions that merged into a newer one, by cause; for slow_reader deliveries.",
         "cause",
         &[
             ("window", |s| s.counters.merged_window),
+            ("storm", |s| s.counters.merged_storm),
             ("slow_reader", |s| s.counters.merged_slow_reader),
             ("rate_limit", |s| s.counters.merged_rate_limit),
         ],
@@ -265,6 +266,11 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
     text.head("counter", name, "Events without effect, by class.");
     text.value(name, "class", "unknown_type", hub.events_unknown.read());
     text.value(name, "class", "poison", hub.events_poison.read());
+    let name = "ecs_push_events_total";
+    text.head("counter", name, "Lines of pushed events, by outcome.");
+    text.value(name, "outcome", "accepted", hub.push_accepted.read());
+    text.value(name, "outcome", "duplicate", hub.push_duplicates.read());
+    text.value(name, "outcome", "refused", hub.push_refused.read());
     let (counter, gauge) = ("counter", "gauge");
     for (kind, name, help, value) in [
         (
@@ -308,6 +314,18 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
             "ecs_feed_bytes",
             "Bytes of those events.",
             process.feed_bytes,
+        ),
+        (
+            gauge,
+            "ecs_push_requests",
+            "Requests that push events now.",
+            process.pushes,
+        ),
+        (
+            gauge,
+            "ecs_push_ids",
+            "Ids of pushed events that are remembered.",
+            hub.push_remembered.read(),
         ),
         (
             gauge,

@@ -34,7 +34,8 @@ fn the_first_change_after_quiet_goes_at_once_and_later_ones_merge_in_the_window(
         kinds + 1,
         "one merged delta"
     );
-    assert_eq!(world.counters().merged_window, 5);
+    // Five waited, and the last of them was sent.
+    assert_eq!(world.counters().merged_window, 4);
 }
 
 #[test]
@@ -101,4 +102,36 @@ fn a_tenant_far_above_its_signal_rate_is_served_all_the_time() {
     assert!(behind_max <= 21, "{behind_max} changes behind");
     world.run_until_quiet();
     world.check_converged();
+}
+
+#[test]
+fn under_pressure_changes_wait_for_the_longest_window_and_urgent_ones_for_nothing() {
+    let mut world = World::small();
+    let client = world.follower(0, Wire::WebSocket);
+    world.pass(Duration::from_secs(1));
+    world.press(true);
+    world.publish_now(0, &[("a", Some(ONE))]);
+    assert_eq!(world.held(client), 2, "the first after quiet goes at once");
+    for _ in 0..3 {
+        world.publish_now(0, &[("a", Some(ONE))]);
+    }
+    world.pass(Duration::from_millis(199));
+    assert_eq!(world.held(client), 2, "the longest window is not over");
+    world.pass(TICK);
+    assert_eq!(world.held(client), 5);
+    let counters = world.counters();
+    assert_eq!((counters.merged_storm, counters.merged_window), (2, 0));
+    world.publish_now(0, &[("a", Some(ONE))]);
+    let event = world.truth[0].publish_step(&[("a", None)], PublishKind::Rollback, 1);
+    world.announce(event);
+    world.deliver_all(0);
+    world.pump(0);
+    assert_eq!(world.held(client), 7, "a rollback waits for nothing");
+    assert_eq!(world.closings(0), []);
+    world.press(false);
+    world.pass(Duration::from_secs(1));
+    world.publish_now(0, &[("a", Some(ONE))]);
+    world.publish_now(0, &[("a", Some(ONE))]);
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.held(client), 9, "the shortest window counts again");
 }

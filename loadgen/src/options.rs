@@ -163,6 +163,23 @@ pub(crate) struct DrainOptions {
     /// How long to count once all are connected; it ends earlier when the server closes them all
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
+    /// A file of lines KEY TENANT ENVIRONMENT SET APP: clients follow these channels by turns
+    #[arg(long, value_name = "FILE")]
+    pub(crate) channels: Option<PathBuf>,
+    /// Channels that each WebSocket follows
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) subscriptions: u32,
+    /// Measure latency from the stamps in values: ~ and sixteen digits, the sender's
+    /// CLOCK_MONOTONIC in microseconds
+    #[arg(long)]
+    pub(crate) stamps: bool,
+    /// Clients have a receive buffer of 4 KiB
+    #[arg(long)]
+    pub(crate) small_buffers: bool,
+    /// Obey words on standard input, and end with it: line, reset, stall, resume, cut,
+    /// connect [CURSOR]
+    #[arg(long)]
+    pub(crate) commands: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -193,6 +210,12 @@ pub(crate) struct RawOptions {
     /// How a message is framed
     #[arg(long, value_enum, default_value_t = StreamTransport::Ws)]
     pub(crate) transport: StreamTransport,
+    /// Stamp each message with the time at which its pass began, for `drain --stamps`
+    #[arg(long)]
+    pub(crate) stamps: bool,
+    /// Send nothing: accept, read, answer, wait until all have left, and so for each pass
+    #[arg(long)]
+    pub(crate) accept_only: bool,
 }
 
 /// A transport that keeps a stream open.

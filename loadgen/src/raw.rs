@@ -1,19 +1,21 @@
 //! `loadgen raw`: the least a server can do to send a message to N sockets.
 //!
 //! One thread, one buffer, one `send(2)` for each socket and pass. What a real server costs beyond
-//! this is its own.
+//! this is its own. With `--accept-only` the least it can do to take connections: accept, read the
+//! request, answer it.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use freshet_proto::sse;
 use freshet_proto::ws::{Opcode, accept_key, write_frame};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::Clock;
-use crate::drain::print_json;
+use crate::drain::{monotonic_micros, print_json, stamp_text};
 use crate::fanout::SetupError;
 use crate::options::{RawOptions, StreamTransport};
 use crate::process::{allow_open_files, own_cpu_seconds};
@@ -23,6 +25,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long a client may take for its handshake, and a full socket to take bytes again. Source:
 /// arbitrary, because on one machine both take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that wait to be accepted. Source: what Freshet's own server asks for; the kernel
+/// bounds it by `net.core.somaxconn`.
+const BACKLOG: i32 = 16_384;
 
 /// Why the baseline could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,17 @@ struct RawReport {
     pass_millis: PassMillis,
 }
 
+/// What is printed about taking connections, a figure for each pass.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AcceptReport {
+    connections: u32,
+    /// User and system time of the process.
+    cpu_micros_per_accept: Vec<f64>,
+    /// From the first connection to the last answer.
+    millis: Vec<f64>,
+}
+
 /// Wall time of one pass.
 #[derive(Debug, PartialEq, Serialize)]
 struct PassMillis {
@@ -70,32 +87,87 @@ struct PassMillis {
 /// [`SetupError`] if a socket fails; there are no figures then.
 pub(crate) fn run(options: &RawOptions) -> Result<(), SetupError> {
     allow_open_files(options.connections)?;
-    let listener = TcpListener::bind(options.listen).map_err(RawError::Listen)?;
+    let listener = listen(options.listen).map_err(RawError::Listen)?;
+    if options.accept_only {
+        return print_json(&accepts(&listener, options)?);
+    }
     let sockets = accept(&listener, options)?;
-    let frame = frame(options.transport, options.bytes as usize);
-    let report = passes(options, &sockets, &frame)?;
-    print_json(&report)
+    print_json(&passes(options, &sockets)?)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes all clients, waits until they have left, and so for each pass. The figures are of the
+/// taking alone.
+fn accepts(listener: &TcpListener, options: &RawOptions) -> Result<AcceptReport, RawError> {
+    let clock = Clock::start();
+    let mut report = AcceptReport {
+        connections: options.connections,
+        cpu_micros_per_accept: Vec::new(),
+        millis: Vec::new(),
+    };
+    for _ in 0..options.passes {
+        // The first one is not waited for on the figures' time.
+        let first = TcpListener::accept(listener).map_err(RawError::Listen)?;
+        let (start, cpu) = (clock.now(), own_cpu_seconds());
+        let mut sockets = Vec::with_capacity(options.connections as usize);
+        sockets.push(greet(first.0, 0, options.transport)?);
+        for index in 1..options.connections as usize {
+            let (socket, _) = listener.accept().map_err(RawError::Listen)?;
+            sockets.push(greet(socket, index, options.transport)?);
+        }
+        let cpu = own_cpu_seconds() - cpu;
+        let accepts = f64::from(options.connections);
+        report.cpu_micros_per_accept.push(cpu * 1e6 / accepts);
+        report
+            .millis
+            .push(clock.now().since(start) as f64 / 1_000.0);
+        for socket in sockets {
+            until_gone(&socket);
+        }
+    }
+    Ok(report)
+}
+
+/// Reads what a client still says until it leaves, however it leaves.
+fn until_gone(mut socket: &TcpStream) {
+    drop(socket.set_nonblocking(false));
+    drop(socket.set_read_timeout(None));
+    while matches!(socket.read(&mut [0; 256]), Ok(1..)) {}
 }
 
 fn accept(listener: &TcpListener, options: &RawOptions) -> Result<Vec<TcpStream>, RawError> {
     let mut sockets = Vec::with_capacity(options.connections as usize);
     for index in 0..options.connections as usize {
-        let accepted = listener.accept().and_then(|(socket, _)| {
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.set_nodelay(true)?;
-            Ok(socket)
-        });
         let failed = |source| RawError::Socket { index, source };
-        let mut socket = accepted.map_err(failed)?;
-        let request = read_head(&mut socket).map_err(failed)?;
-        let answer = answer(options.transport, &request).ok_or(RawError::Request { index })?;
-        socket
-            .write_all(answer.as_bytes())
-            .and_then(|()| socket.set_nonblocking(true))
-            .map_err(failed)?;
+        let (socket, _) = listener.accept().map_err(RawError::Listen)?;
+        socket.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let socket = greet(socket, index, options.transport)?;
+        socket.set_nonblocking(true).map_err(failed)?;
         sockets.push(socket);
     }
     Ok(sockets)
+}
+
+/// Reads a handshake and answers it.
+fn greet(
+    mut socket: TcpStream,
+    index: usize,
+    transport: StreamTransport,
+) -> Result<TcpStream, RawError> {
+    let failed = |source| RawError::Socket { index, source };
+    socket.set_nodelay(true).map_err(failed)?;
+    let request = read_head(&mut socket).map_err(failed)?;
+    let answer = answer(transport, &request).ok_or(RawError::Request { index })?;
+    socket.write_all(answer.as_bytes()).map_err(failed)?;
+    Ok(socket)
 }
 
 fn read_head(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -136,32 +208,35 @@ fn answer(transport: StreamTransport, request: &[u8]) -> Option<String> {
     }
 }
 
-/// A message with a payload of `bytes` bytes.
-fn frame(transport: StreamTransport, bytes: usize) -> Vec<u8> {
-    let payload = vec![b'x'; bytes];
+/// A message with a payload of `bytes` bytes, that begins with the time if it is to have a stamp.
+fn frame(options: &RawOptions) -> Vec<u8> {
+    let mut payload = match options.stamps {
+        true => stamp_text(monotonic_micros()).into_bytes(),
+        false => Vec::new(),
+    };
+    payload.resize(payload.len().max(options.bytes as usize), b'x');
     let mut frame = Vec::new();
-    match transport {
+    match options.transport {
         StreamTransport::Ws => write_frame(&mut frame, Opcode::Text, &payload),
         StreamTransport::Sse => sse::write_event(&mut frame, "delta", None, &payload),
     }
     frame
 }
 
-fn passes(
-    options: &RawOptions,
-    sockets: &[TcpStream],
-    frame: &[u8],
-) -> Result<RawReport, RawError> {
+fn passes(options: &RawOptions, sockets: &[TcpStream]) -> Result<RawReport, RawError> {
     let clock = Clock::start();
     let mut millis = Vec::with_capacity(options.passes as usize);
     let mut partial = 0;
     let mut cpu_seconds = 0.0;
+    let mut bytes_per_frame = 0;
     // Every client has its answer; give them a moment to come to rest before the first pass.
     std::thread::sleep(options.interval);
     for _ in 0..options.passes {
         let (start, cpu) = (clock.now(), own_cpu_seconds());
+        let frame = frame(options);
+        bytes_per_frame = frame.len();
         for (index, socket) in sockets.iter().enumerate() {
-            let outcome = send(socket, frame);
+            let outcome = send(socket, &frame);
             partial += u64::from(outcome.map_err(|source| RawError::Socket { index, source })?);
         }
         cpu_seconds += own_cpu_seconds() - cpu;
@@ -173,7 +248,7 @@ fn passes(
         transport: options.transport,
         connections: options.connections,
         bytes: options.bytes,
-        bytes_per_frame: frame.len(),
+        bytes_per_frame,
         passes: options.passes,
         sends,
         partial,

@@ -2,7 +2,10 @@
 
 pub(crate) mod answer;
 mod convergence;
+mod discard;
+mod events;
 mod forward;
+mod lines;
 mod page;
 pub(crate) mod query;
 mod read;
@@ -71,17 +74,31 @@ async fn handle(shell: Rc<Shell>, request: Request<Incoming>) -> Answer {
 async fn route(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let is_get = request.method() == Method::GET;
     match request.uri().path() {
-        "/v1/config" if is_get => read::config(shell, &request).await,
-        "/v1/config/convergence" if is_get => convergence::convergence(shell, &request).await,
         "/v1/stream" | "/v1/stream/changes" if is_get => {
             let stream = StreamRequest::from_request(&request)
                 .ok_or_else(|| Refusal::bad_request("not a stream request"))?;
             stream::serve(Rc::clone(shell), request, stream).await
         }
+        "/v1/config" | "/v1/config/convergence" if is_get => without_body(shell, request).await,
+        "/v1/events" if request.method() == Method::POST => events::push(shell, request).await,
         // What gateways ask of the control plane is not for clients.
-        path if path.starts_with("/v1/internal") => Err(Refusal::not_found()),
+        path if path.starts_with("/v1/internal") => without_body(shell, request).await,
         path if path.starts_with("/v1/") => forward::forward(shell, request).await,
+        _ => without_body(shell, request).await,
+    }
+}
+
+/// Answers what needs no body. One that comes all the same is read past, so that whoever sends it
+/// sees the answer.
+async fn without_body(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let is_get = request.method() == Method::GET;
+    let answer = match request.uri().path() {
+        "/v1/config" if is_get => read::config(shell, &request).await,
+        "/v1/config/convergence" if is_get => convergence::convergence(shell, &request).await,
         path if is_get => page::page(path).ok_or_else(Refusal::not_found),
         _ => Err(Refusal::not_found()),
-    }
+    };
+    let timeout = shell.services.config.control_timeout;
+    discard::discard(request.into_body(), timeout);
+    answer
 }

@@ -260,6 +260,7 @@ impl Hub {
                 Ok(event) => self.on_event(event).await,
                 Err(error) => self.on_bad_event(&error),
             },
+            FeedItem::Decoded(decoded) => self.on_event(decoded.event).await,
             FeedItem::Gap => {
                 // The first join is one too, before any channel was asked for.
                 if !self.channels.is_empty() {

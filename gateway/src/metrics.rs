@@ -50,6 +50,14 @@ pub struct HubStats {
     pub fetch_failures: Number,
     /// Channels that a shard needs.
     pub channels: Number,
+    /// Pushed events that were put into the feed.
+    pub push_accepted: Number,
+    /// Pushed events that were taken before.
+    pub push_duplicates: Number,
+    /// Pushed lines that are no event to be taken.
+    pub push_refused: Number,
+    /// Ids of pushed events that are remembered.
+    pub push_remembered: Number,
 }
 
 /// Upper bounds of the propagation histogram's buckets, in milliseconds. Source: the SLOs of ledger
@@ -145,4 +153,6 @@ pub struct ProcessFigures {
     pub is_ready: bool,
     /// API keys in memory.
     pub keys: u64,
+    /// Requests that push events.
+    pub pushes: u64,
 }

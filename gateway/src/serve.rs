@@ -24,7 +24,10 @@ use crate::logging::LevelHandle;
 use crate::metrics::{HubStats, ShardStats};
 use crate::origin::{Origin, Remote};
 use crate::shard::{self, Mail, Mailbox, ShardSeat};
-use crate::source::{FeedGauge, FeedLimits, KafkaSource, Source, SourceHandle, SourceStatus, feed};
+use crate::source::{
+    FeedGauge, FeedLimits, KafkaSource, PushPort, PushSource, Source, SourceHandle, SourceStatus,
+    feed, push,
+};
 
 /// What the shards share. Nothing in it is on the path of a delivery.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub struct Services {
     pub hub: mpsc::Sender<hub::Request>,
     /// Every shard's mailbox.
     pub shards: Vec<Mailbox>,
+    /// Where pushed events go.
+    pub push: PushPort,
 }
 
 /// Why the process cannot run.
@@ -208,6 +213,8 @@ impl Gateway {
             .iter()
             .map(|_| mpsc::channel(shard::MAIL_MAX))
             .unzip();
+        let stats = Arc::new(HubStats::default());
+        let (push_source, push_port) = push(clock, Arc::clone(&stats));
         let services = Arc::new(Services {
             clock,
             config: config.clone(),
@@ -217,9 +224,13 @@ impl Gateway {
             origin: origin.clone(),
             hub: requests,
             shards: shards.clone(),
+            push: push_port,
         });
-        let (source, feed_gauge) = start_source(config, bus, admin, stop, |feed| {
-            let stats = Arc::new(HubStats::default());
+        let sources = Sources {
+            bus,
+            push: push_source,
+        };
+        let (source, feed_gauge) = start_sources(config, sources, admin, stop, |feed| {
             let hub = Hub::new(origin, auth, shards, Arc::clone(&stats));
             // The task ends with `stop`.
             drop(Handle::current().spawn(hub.run(feed, wanted, stop.clone())));
@@ -246,9 +257,17 @@ impl Gateway {
     }
 }
 
-fn start_source(
-    config: &Config,
+/// What feeds the hub, but for Kafka, which is made where it is started.
+struct Sources {
+    /// None: the source is not embedded.
     bus: Option<crate::source::EmbeddedSource>,
+    push: PushSource,
+}
+
+/// Starts the log's source and the push ingress on one feed. The node's readiness follows the log.
+fn start_sources(
+    config: &Config,
+    sources: Sources,
     admin: &mut Admin,
     stop: &CancellationToken,
     start_hub: impl FnOnce(crate::source::FeedReceiver) -> Arc<HubStats>,
@@ -257,7 +276,10 @@ fn start_source(
     let gauge = sender.gauge();
     let status = Arc::new(SourceStatus::new(config.lag_ready_max_events));
     admin.watch_source(Arc::clone(&status), start_hub(receiver));
-    let source: Box<dyn Source> = match (&config.source, bus) {
+    let pushed = Arc::new(SourceStatus::new(config.lag_ready_max_events));
+    // Without a thread there is nothing to join: the task ends with `stop`.
+    drop(Box::new(sources.push).start(sender.clone(), pushed, stop.clone())?);
+    let source: Box<dyn Source> = match (&config.source, sources.bus) {
         (SourceChoice::Kafka { brokers }, _) => Box::new(KafkaSource::new(brokers)),
         (SourceChoice::Embedded, Some(bus)) => Box::new(bus),
         (SourceChoice::Embedded, None) => {

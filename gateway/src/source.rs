@@ -4,17 +4,24 @@
 //! It promises: the events of one tenant arrive in the order in which they were committed, and
 //! between two [`FeedItem::Gap`]s none is missing. An event may arrive twice.
 
+mod dedupe;
 mod embedded;
 mod feed;
 mod kafka;
+mod push;
 mod status;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use embedded::{EmbeddedSink, EmbeddedSource, embedded};
-pub use feed::{FeedClosed, FeedGauge, FeedItem, FeedLimits, FeedReceiver, FeedSender, feed};
+pub use feed::{
+    Decoded, FeedClosed, FeedGauge, FeedItem, FeedLimits, FeedReceiver, FeedSender, feed,
+};
 pub use kafka::KafkaSource;
+pub use push::{
+    Batch, Line, LineRefusal, PUSHES_MAX, PushError, PushPort, PushSource, Pusher, Tally, push,
+};
 pub use status::SourceStatus;
 use tokio_util::sync::CancellationToken;
 

@@ -61,6 +61,7 @@ impl Running {
     async fn event(&mut self) -> String {
         match self.next().await {
             FeedItem::Event(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            FeedItem::Decoded(_) => panic!("Kafka hands over what it reads as it is"),
             FeedItem::Gap => panic!("a gap where an event was to come"),
         }
     }

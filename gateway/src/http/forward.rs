@@ -1,7 +1,6 @@
 //! Everything else under `/v1`: passed on to the control plane.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use freshet_proto::problem::Problem;
@@ -11,15 +10,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::answer::{self, Answer, Refusal};
+use super::discard::discard;
 use crate::shard::Shell;
 
 /// Headers that belong to one connection. Source: RFC 9110 section 7.6.1.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-
-/// Bytes of a refused body that are read and thrown away, so that a client that writes before it
-/// reads finds the answer and not a broken pipe. When there are more, the connection is cut.
-/// Source: arbitrary, because it is a few times the largest body of a publish.
-const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) async fn forward(
     shell: &Rc<Shell>,
@@ -58,6 +53,7 @@ pub(super) async fn forward(
         }
         Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
         Err(_) => {
+            discard(body, config.control_timeout);
             let problem = Problem::new(408, "request.timeout", "Request timeout");
             return Err(problem.with_detail("the body did not come in time").into());
         }
@@ -72,16 +68,6 @@ pub(super) async fn forward(
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(CONTENT_LENGTH);
     Ok(Response::from_parts(head, answer::whole(body)))
-}
-
-/// Reads on in the background, for a while, what nobody wants.
-fn discard(body: Incoming, timeout: Duration) {
-    tokio::task::spawn_local(async move {
-        let mut body = Limited::new(body, DISCARD_BYTES_MAX);
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        // Ends with the body, the bytes, or the time; what it was does not matter to anyone.
-        drop(tokio::time::timeout(timeout, rest).await);
-    });
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

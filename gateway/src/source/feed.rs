@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use freshet_proto::envelope::Event;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// What a source hands over.
@@ -14,8 +15,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 pub enum FeedItem {
     /// One event, not decoded yet.
     Event(Bytes),
+    /// One event that its source has decoded.
+    Decoded(Box<Decoded>),
     /// Events before this may be missing: every loaded channel must be loaded again.
     Gap,
+}
+
+/// A decoded event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The event.
+    pub event: Event,
+    /// The bytes it had, which it counts for.
+    pub bytes: u32,
 }
 
 /// How much may wait in a feed.
@@ -106,6 +118,7 @@ impl FeedSender {
     pub async fn send(&self, item: FeedItem) -> Result<(), FeedClosed> {
         let bytes = match &item {
             FeedItem::Event(event) => u32::try_from(event.len()).unwrap_or(u32::MAX),
+            FeedItem::Decoded(decoded) => decoded.bytes,
             FeedItem::Gap => 0,
         };
         let bytes = Arc::clone(&self.bytes)

@@ -63,6 +63,12 @@ pub(crate) struct Report {
     /// What the load generator itself took, all its processes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) own: Option<OwnFigures>,
+    /// Why connections never held the channel, with how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) not_held: BTreeMap<String, u64>,
+    /// Why clients connected again, with how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) returns: BTreeMap<String, u64>,
     #[serde(default)]
     pub(crate) violations: Tally,
     /// What the objectives came to, in the order they were given.
@@ -146,6 +152,8 @@ impl Report {
             curves: BTreeMap::new(),
             server: None,
             own: None,
+            not_held: BTreeMap::new(),
+            returns: BTreeMap::new(),
             violations: Tally::default(),
             objectives: Vec::new(),
         }
@@ -207,6 +215,8 @@ impl Report {
             (Some(one), Some(other)) => Some(one.with(other)),
             (one, other) => one.or(other),
         };
+        add_reasons(&mut self.not_held, &part.not_held);
+        add_reasons(&mut self.returns, &part.returns);
         self.violations.merge(&part.violations);
         self.objectives.clear();
         self.passed = false;
@@ -222,6 +232,12 @@ impl OwnFigures {
             seconds: self.seconds.max(other.seconds),
             resident_bytes: self.resident_bytes + other.resident_bytes,
         }
+    }
+}
+
+fn add_reasons(into: &mut BTreeMap<String, u64>, part: &BTreeMap<String, u64>) {
+    for (reason, count) in part {
+        *into.entry(reason.clone()).or_default() += count;
     }
 }
 

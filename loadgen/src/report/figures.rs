@@ -50,7 +50,16 @@ pub(crate) enum Count {
     /// Frames that led a stalled client to a later revision after it resumed.
     CaughtUp,
     AcksSent,
+    /// Reads that were answered, with a body or without one.
     Reads,
+    /// Of these, with 304: what the client had was the newest.
+    ReadsNotModified,
+    /// Clients that came back and were told that nothing changed.
+    ResumedUnchanged,
+    /// Clients that came back and were given what they missed.
+    ResumedDelta,
+    /// Clients that came, or came back, and were given everything.
+    ResumedSnapshot,
     /// Frames and bodies of every kind.
     FramesReceived,
     BytesReceived,
@@ -125,6 +134,10 @@ impl Count {
             Self::CaughtUp => "deliveries to stalled ones",
             Self::AcksSent => "acks sent",
             Self::Reads => "reads",
+            Self::ReadsNotModified => "reads answered with 304",
+            Self::ResumedUnchanged => "resumed unchanged",
+            Self::ResumedDelta => "resumed with a delta",
+            Self::ResumedSnapshot => "resumed with a snapshot",
             Self::FramesReceived => "frames received",
             Self::BytesReceived => "bytes received",
         }

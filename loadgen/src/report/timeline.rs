@@ -23,6 +23,8 @@ const SECONDS_MAX: u64 = 2 * 86_400;
 pub(crate) struct Point {
     /// From the start of the run to the beginning of the interval.
     pub(crate) second: u64,
+    /// How many seconds of it were measured: counts over this are rates.
+    pub(crate) seconds: u64,
     /// Held at its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) connections: Option<u64>,
@@ -115,8 +117,8 @@ impl Recorder {
             .expect("the time was clamped to the bounds");
     }
 
-    /// Ends the interval that began at `second`.
-    pub(crate) fn end_second(&mut self, second: u64, now: Sample) {
+    /// Ends the interval that began at `second`; answers its point, which is kept.
+    pub(crate) fn end_second(&mut self, second: u64, now: Sample) -> Point {
         let before = self.before.replace(now.clone()).unwrap_or_default();
         let grown = |count: &Count, value: &u64| {
             let before = before.counts.get(count)?;
@@ -124,6 +126,7 @@ impl Recorder {
         };
         let mut point = Point {
             second,
+            seconds: 1,
             connections: now.connections,
             counts: now
                 .counts
@@ -144,7 +147,8 @@ impl Recorder {
                 times.reset();
             }
         }
-        self.timeline.push(point);
+        self.timeline.push(point.clone());
+        point
     }
 
     pub(crate) fn finish(self) -> Timeline {
@@ -229,7 +233,9 @@ impl TryFrom<Stored> for Timeline {
         };
         let mut next = 0;
         for point in stored.points {
-            if point.second < next || point.second > SECONDS_MAX {
+            // Source of 2: parts of one run agree on the time, but not to the second.
+            let is_measured = point.seconds <= 2 * interval_seconds;
+            if point.second < next || point.second > SECONDS_MAX || !is_measured {
                 return Err(TimelineError::Order(point.second));
             }
             next = point.second + 1;
@@ -240,8 +246,19 @@ impl TryFrom<Stored> for Timeline {
 }
 
 impl Point {
+    /// A count by the second.
+    pub(crate) fn rate(&self, count: Count) -> Option<f64> {
+        self.by_second(*self.counts.get(&count)? as f64)
+    }
+
+    /// A figure that adds up over the interval, by the second.
+    pub(crate) fn by_second(&self, value: f64) -> Option<f64> {
+        (self.seconds > 0).then(|| value / self.seconds as f64)
+    }
+
     /// Goes on with what the same processes saw later.
     fn extend(&mut self, later: &Self) {
+        self.seconds += later.seconds;
         self.connections = later.connections.or(self.connections);
         self.server_resident_bytes = later.server_resident_bytes.or(self.server_resident_bytes);
         self.server_cpu_seconds = sum(self.server_cpu_seconds, later.server_cpu_seconds);
@@ -251,6 +268,7 @@ impl Point {
     /// Adds what another process saw at the same time; the server is one, so its figures are not
     /// added.
     fn join(&mut self, other: &Self) {
+        self.seconds = self.seconds.max(other.seconds);
         self.connections = match (self.connections, other.connections) {
             (Some(one), Some(other)) => Some(one + other),
             (one, other) => one.or(other),

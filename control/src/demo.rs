@@ -176,6 +176,7 @@ impl ControlPlane {
                 let op = || Op::Publish {
                     target: target.clone(),
                     changes: changes.clone(),
+                    kind: body.kind(),
                     reason: Some("demo".to_owned()),
                     if_match: None,
                 };

@@ -3,6 +3,7 @@
 mod admin;
 mod answers;
 
+use freshet_proto::envelope::PublishKind;
 use freshet_proto::ids::{AppName, ChannelId, Environment, NameError, SetName, TenantId};
 use freshet_proto::principal::Edition;
 use freshet_proto::problem::Violation;
@@ -47,6 +48,10 @@ pub(crate) struct PublishBody {
     /// What changes.
     #[serde(default)]
     pub(crate) changes: ChangeSet,
+    /// Whether it turns something off and must not wait: it goes out without a coalescing window
+    /// and before what is no kill switch, within a budget of each tenant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) kill_switch: bool,
     /// Why, for the audit. At most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
@@ -140,6 +145,15 @@ impl PublishBody {
                 violations.extend(more);
                 Err(violations)
             }
+        }
+    }
+
+    /// How soon it must go.
+    pub(crate) const fn kind(&self) -> PublishKind {
+        if self.kill_switch {
+            PublishKind::KillSwitch
+        } else {
+            PublishKind::Publish
         }
     }
 

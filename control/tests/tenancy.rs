@@ -4,7 +4,7 @@
 
 mod support;
 
-use freshet_proto::envelope::{Event, EventBody};
+use freshet_proto::envelope::{Event, EventBody, PublishKind};
 use freshet_proto::principal::{KeyDigest, Scope};
 use serde_json::{Value as Json, json};
 use support::{Control, web};
@@ -74,6 +74,41 @@ async fn a_revoked_key_opens_nothing_from_then_on_and_the_gateways_are_told() {
         .iter()
         .filter(|event| event.body == EventBody::AccessChanged { key: digest });
     assert_eq!(told.count(), 1);
+}
+
+#[tokio::test]
+async fn a_kill_switch_is_one_in_the_event_and_in_the_history() {
+    let control = Control::demo().await;
+    let mut body = web(json!({"set": {"a": false}}));
+    body["killSwitch"] = json!("yes");
+    control
+        .post("demo-key", "/v1/config/publish", body.clone())
+        .await
+        .expect(422);
+    for is_kill_switch in [true, false] {
+        body["killSwitch"] = json!(is_kill_switch);
+        body["changes"]["set"]["a"] = json!(is_kill_switch);
+        control
+            .post("demo-key", "/v1/config/publish", body.clone())
+            .await
+            .expect(200);
+    }
+    let path = "/v1/config/versions?env=prod&set=storefront&app=web&pageSize=2";
+    let versions = control.get("demo-key", path).await.expect(200);
+    assert_eq!(versions.json["items"][0]["kind"], "publish");
+    assert_eq!(versions.json["items"][1]["kind"], "kill_switch");
+
+    let mut sink = Collect::default();
+    let stop = CancellationToken::new();
+    let seen = sink.until(control.plane.outbox_depth(), stop.clone());
+    control.plane.relay(seen, stop).await.unwrap();
+    let events = sink.take();
+    let kinds = events.iter().rev().map(|event| match &event.body {
+        EventBody::Published(published) => published.kind,
+        EventBody::AccessChanged { .. } => unreachable!("no key was touched"),
+    });
+    let kinds: Vec<_> = kinds.take(2).collect();
+    assert_eq!(kinds, [PublishKind::Publish, PublishKind::KillSwitch]);
 }
 
 #[tokio::test]

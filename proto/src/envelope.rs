@@ -50,7 +50,7 @@ pub struct Published {
     pub previous: Revision,
     /// The new head.
     pub head: Head,
-    /// Whether it is a rollback, which is a new revision with an old content.
+    /// How the revision came about, and so how soon it must go.
     pub kind: PublishKind,
     /// What changed; none if it is too large for the log, then the gateway fetches a snapshot.
     pub delta: Option<Delta>,
@@ -61,8 +61,22 @@ pub struct Published {
 pub enum PublishKind {
     /// A publish.
     Publish,
-    /// A rollback: delivered without a coalescing window.
+    /// A rollback, which is a new revision with an old content: delivered without a coalescing
+    /// window, and before publishes.
     Rollback,
+    /// A publish that turns something off and must not wait: delivered like a rollback.
+    KillSwitch,
+}
+
+impl PublishKind {
+    /// The word in a channel's history, and that of [`PublishKind::KillSwitch`] in an event.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Rollback => "rollback",
+            Self::KillSwitch => "kill_switch",
+        }
+    }
 }
 
 /// Why bytes are not an event. All are poison: reading them again will not help.
@@ -145,6 +159,18 @@ struct WirePayload {
     diff_summary: Option<WireSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<KeyDigest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<WireKind>,
+}
+
+/// What kind of publish it is, beside the event's type. A reader that does not know the field, or
+/// the word, reads a publish: it comes a window later, and is not missed.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireKind {
+    KillSwitch,
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,10 +205,13 @@ impl Event {
         }
         let tenant = wire.tenant.tenant_id;
         let body = match wire.event_type.as_str() {
-            PUBLISHED => EventBody::Published(
-                wire.payload
-                    .published(tenant.clone(), PublishKind::Publish)?,
-            ),
+            PUBLISHED => {
+                let kind = match wire.payload.kind {
+                    Some(WireKind::KillSwitch) => PublishKind::KillSwitch,
+                    Some(WireKind::Other) | None => PublishKind::Publish,
+                };
+                EventBody::Published(wire.payload.published(tenant.clone(), kind)?)
+            }
             ROLLED_BACK => EventBody::Published(
                 wire.payload
                     .published(tenant.clone(), PublishKind::Rollback)?,
@@ -206,7 +235,7 @@ impl Event {
         let (event_type, correlation, payload) = match &self.body {
             EventBody::Published(published) => (
                 match published.kind {
-                    PublishKind::Publish => PUBLISHED,
+                    PublishKind::Publish | PublishKind::KillSwitch => PUBLISHED,
                     PublishKind::Rollback => ROLLED_BACK,
                 },
                 published.head.trace.clone(),
@@ -278,6 +307,7 @@ impl Published {
                 removed: delta.del.len(),
             }),
             key: None,
+            kind: (self.kind == PublishKind::KillSwitch).then_some(WireKind::KillSwitch),
         }
     }
 }

@@ -145,7 +145,7 @@ pub(crate) struct VersionItem {
     /// When it was committed.
     #[schema(value_type = String)]
     pub(crate) issued_at: Timestamp,
-    /// `publish` or `rollback`.
+    /// `publish`, `rollback` or `kill_switch`.
     pub(crate) kind: String,
     /// The key that wrote it.
     pub(crate) actor: String,

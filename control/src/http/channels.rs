@@ -31,6 +31,7 @@ pub(super) async fn publish(
     let op = Op::Publish {
         target,
         changes,
+        kind: body.kind(),
         reason: body.reason,
         if_match,
     };

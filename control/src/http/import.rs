@@ -196,6 +196,7 @@ impl Job {
                 self.write(|| Op::Publish {
                     target: target.clone(),
                     changes: changes.clone(),
+                    kind: body.kind(),
                     reason: body.reason.clone(),
                     if_match: None,
                 })

@@ -36,6 +36,7 @@ fn publish(key: &str, value: &str) -> Request {
         op: Op::Publish {
             target,
             changes,
+            kind: body.kind(),
             reason: None,
             if_match: Some(IfMatch::Any),
         },

@@ -1,7 +1,7 @@
 //! A channel's step to its next revision: what really changed, hashed, signed, written, announced.
 
 use freshet_proto::delta::Delta;
-use freshet_proto::envelope::{EventBody, PublishKind, Published};
+use freshet_proto::envelope::{EventBody, Published};
 use freshet_proto::hash::ContentHash;
 use freshet_proto::ids::{ChannelId, EventId, Key, Revision, Version};
 use freshet_proto::problem::Violation;
@@ -139,10 +139,6 @@ impl Tx<'_> {
         delta: &Delta,
         how: How<'_>,
     ) -> Result<(), StoreError> {
-        let kind = match how.kind {
-            PublishKind::Publish => "publish",
-            PublishKind::Rollback => "rollback",
-        };
         let count = |keys: usize| i64::try_from(keys).expect("a channel has at most 25,000 keys");
         sqlx::query(
             "INSERT INTO versions (channel, revision, version, hash, signature, issued_at, trace,
@@ -156,7 +152,7 @@ impl Tx<'_> {
         .bind(head.signature.as_str())
         .bind(millis(head.issued_at))
         .bind(how.actor.trace.as_str())
-        .bind(kind)
+        .bind(how.kind.as_str())
         .bind(how.actor.id.as_str())
         .bind(how.reason)
         .bind(count(delta.set.len()))

@@ -27,12 +27,13 @@ impl Tx<'_> {
             Op::Publish {
                 target,
                 changes,
+                kind,
                 reason,
                 if_match,
             } => {
                 let how = How {
                     actor,
-                    kind: PublishKind::Publish,
+                    kind: *kind,
                     reason: reason.as_deref(),
                 };
                 let outcome = self

@@ -1,7 +1,5 @@
 //! Drafts: a publish that waits, can grow, and can be tried.
 
-use freshet_proto::envelope::PublishKind;
-
 use super::Tx;
 use super::op::{Actor, Answer, IfMatch};
 use super::publish::{How, Outcome};
@@ -130,7 +128,7 @@ impl Tx<'_> {
         let (target, changes) = checked.map_err(|violations| WriteError::Invalid { violations })?;
         let how = How {
             actor,
-            kind: PublishKind::Publish,
+            kind: body.kind(),
             reason: body.reason.as_deref(),
         };
         self.publish(&target, &changes, if_match, how).await

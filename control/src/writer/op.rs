@@ -1,6 +1,7 @@
 //! What can be asked of the writer, and what it answers.
 
 use freshet_proto::cursor::Cursor;
+use freshet_proto::envelope::PublishKind;
 use freshet_proto::ids::{AppName, ChannelId, Environment, Revision, SetName, TenantId, TraceId};
 use freshet_proto::principal::{Edition, KeyDigest, Scope};
 use serde::Serialize;
@@ -61,6 +62,7 @@ pub(crate) enum Op {
     Publish {
         target: Target,
         changes: Changes,
+        kind: PublishKind,
         reason: Option<String>,
         if_match: Option<IfMatch>,
     },

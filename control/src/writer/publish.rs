@@ -29,10 +29,7 @@ pub(super) struct How<'a> {
 
 impl How<'_> {
     const fn action(&self) -> &'static str {
-        match self.kind {
-            PublishKind::Publish => "publish",
-            PublishKind::Rollback => "rollback",
-        }
+        self.kind.as_str()
     }
 }
 

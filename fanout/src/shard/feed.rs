@@ -104,7 +104,7 @@ impl Shard {
         let is_within_rate = tenant.signals.allow(now, per_minute);
         let haste = match kind {
             PublishKind::Publish => Haste::Usual,
-            PublishKind::Rollback => Haste::Urgent,
+            PublishKind::Rollback | PublishKind::KillSwitch => Haste::Urgent,
         };
         let hold = (!is_within_rate).then_some(self.settings.window_max);
         self.on_change(now, index, haste, hold);

@@ -15,6 +15,10 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 /// ten thousand tenants.
 const TENANTS_MAX: usize = 10_000;
 
+/// Refused sockets that are heard out at once. Source: arbitrary, because each is a descriptor for up
+/// to two seconds, and a load balancer's probes and a fleet's first tries fit.
+const REFUSED_MAX: usize = 1_024;
+
 /// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
@@ -57,6 +61,8 @@ pub struct Admission {
     /// Sockets that are open, whatever they are for.
     sockets: Arc<AtomicUsize>,
     sockets_max: usize,
+    /// Sockets that are refused, and wait for their answer to arrive.
+    refused: Arc<AtomicUsize>,
     /// None: the edition says how many.
     per_tenant_max: Option<usize>,
     tenants: DashMap<TenantId, Arc<AtomicUsize>>,
@@ -73,6 +79,7 @@ impl Admission {
         Self {
             sockets: Arc::default(),
             sockets_max,
+            refused: Arc::default(),
             per_tenant_max,
             tenants: DashMap::new(),
             reads: [Edition::Free, Edition::Pro, Edition::Enterprise].map(|edition| {
@@ -89,6 +96,11 @@ impl Admission {
     /// [`LimitError::NodeConnections`].
     pub fn admit_socket(&self) -> Result<Permit, LimitError> {
         take(&self.sockets, self.sockets_max).ok_or(LimitError::NodeConnections)
+    }
+
+    /// A place for a refused socket to be heard out and answered; none if it must be closed at once.
+    pub fn admit_refused(&self) -> Option<Permit> {
+        take(&self.refused, REFUSED_MAX)
     }
 
     /// Lets a stream of a tenant in.

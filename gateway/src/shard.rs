@@ -6,6 +6,7 @@
 mod accept;
 mod conns;
 mod drive;
+mod farewell;
 mod frames;
 mod request;
 mod socket;

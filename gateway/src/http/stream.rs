@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
 use super::answer::{self, Answer, Refusal};
+use super::discard::discard;
 use super::rewind::Rewind;
 use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
 
@@ -41,9 +42,20 @@ pub(super) async fn serve(
     request: Request<Incoming>,
     stream: StreamRequest,
 ) -> Result<Answer, Refusal> {
+    let timeout = shell.services.config.control_timeout;
     match stream.kind {
-        StreamKind::Sse { .. } => begin_sse(shell, &stream).await,
-        StreamKind::WebSocket { .. } => upgrade(shell, request, stream),
+        StreamKind::Sse { .. } => {
+            let answer = begin_sse(shell, &stream).await;
+            discard(request.into_body(), timeout);
+            answer
+        }
+        StreamKind::WebSocket { .. } => match shell.accept_websocket(&stream) {
+            Ok(head) => Ok(upgrade(shell, request, (head, stream))),
+            Err(refusal) => {
+                discard(request.into_body(), timeout);
+                Err(refusal)
+            }
+        },
     }
 }
 
@@ -81,9 +93,8 @@ async fn begin_sse(shell: Rc<Shell>, stream: &StreamRequest) -> Result<Answer, R
 fn upgrade(
     shell: Rc<Shell>,
     request: Request<Incoming>,
-    stream: StreamRequest,
-) -> Result<Answer, Refusal> {
-    let head = shell.accept_websocket(&stream)?;
+    (head, stream): (String, StreamRequest),
+) -> Answer {
     let mut answer = Response::new(answer::whole(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
@@ -115,7 +126,7 @@ fn upgrade(
         };
         shell.adopt_websocket(arrival, parts.read_buf, stream).await;
     });
-    Ok(answer)
+    answer
 }
 
 impl http_body::Body for AnswerBody {

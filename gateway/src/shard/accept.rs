@@ -7,6 +7,7 @@ use freshet_proto::problem::Problem;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Shell;
+use super::farewell::{farewell, refuse};
 use super::request::StreamRequest;
 use super::socket::try_read;
 use super::stream::Arrival;
@@ -37,12 +38,7 @@ pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
                         // The task ends with the connection or with the handshake's time.
                         tokio::task::spawn_local(serve(Rc::clone(&shell), arrival));
                     }
-                    Err(error) => {
-                        let refusal = error.into();
-                        shell.count_refusal(&refusal);
-                        // Best effort: the node has no room to wait until it can be written.
-                        drop(socket.try_write(&answer::raw_refusal(&refusal)));
-                    }
+                    Err(error) => refuse(&shell, socket, error),
                 }
             }
             Err(error) => {
@@ -83,8 +79,7 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival) {
         }
         First::Bad(problem) => {
             shell.count(|figures| figures.bad_heads += 1);
-            // Best effort: whoever sends no request may not read an answer.
-            drop(socket.try_write(&answer::raw_refusal(&problem.into())));
+            farewell(&shell, socket, &answer::raw_refusal(&problem.into())).await;
         }
         First::Gone => {}
     }

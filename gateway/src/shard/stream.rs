@@ -16,6 +16,7 @@ use freshet_proto::ws::{self, Decoder, Message, Peer};
 use tokio::net::TcpStream;
 
 use super::conns::{Sink, Written};
+use super::farewell::farewell;
 use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
 use super::request::{StreamKind, StreamRequest};
 use super::socket::try_read;
@@ -58,11 +59,9 @@ impl Shell {
                 Err(refusal) => Err((refusal, arrival)),
             },
         };
-        if let Err((refusal, Arrival { socket, .. })) = served
-            && socket.writable().await.is_ok()
-        {
+        if let Err((refusal, arrival)) = served {
             self.count_refusal(&refusal);
-            drop(socket.try_write(&answer::raw_refusal(&refusal)));
+            farewell(&self, &arrival.socket, &answer::raw_refusal(&refusal)).await;
         }
     }
 

@@ -74,7 +74,12 @@ async fn a_key_in_a_frame_above_the_tenants_limit_is_told_when_to_come_back() {
 async fn a_connection_above_the_nodes_limit_is_answered_503_and_harms_nobody_who_is_in() {
     let shop = Shop::open(&["--connections-max", "4"]);
     let mut held = fill(&shop, 4).await;
-    // The answer comes before the request, which the node does not wait for.
+    // Who sends a request and then reads finds the answer.
+    let path = format!("/v1/config?{}", Names::web().query());
+    let answer = shop.demo.get(&path).await;
+    answer.is_refused(503, "limit.exceeded");
+    assert!(answer.header("retry-after").is_some());
+    // Who sends none is told after a moment.
     let mut raw = Raw::connect(shop.address()).await;
     let answer = String::from_utf8(raw.rest().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

@@ -1,0 +1,108 @@
+//! The end of a socket that is not served: its answer, and a moment for it to arrive.
+
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Shell;
+use super::socket::try_read;
+use crate::admission::LimitError;
+use crate::http::answer::{self, Refusal};
+
+/// How long a refused socket may take to send its head. Source: arbitrary, because it is a few round
+/// trips, and a client sends its head with its handshake.
+const HEAD_WAIT: Duration = Duration::from_secs(1);
+/// How long an answer may take to arrive: until the client closes. Source: as above.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
+/// Bytes that are read past in each of the two. Source: arbitrary, because it is more than socket
+/// buffers usually hold, and a client that floods should be cut off.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// Writes the last bytes of a socket that the core does not know, and lets them arrive: what the
+/// client still sends is read past, because unread bytes would turn the close into a reset that eats
+/// the answer. Ends after a second at the latest.
+pub(super) async fn farewell(shell: &Shell, socket: &TcpStream, bytes: &[u8]) {
+    // Best effort: a socket that does not take it is closed all the same.
+    if socket.writable().await.is_ok() && socket.try_write(bytes).is_ok() {
+        drop(socket2::SockRef::from(socket).shutdown(Shutdown::Write));
+        drop(tokio::time::timeout(ARRIVAL_WAIT, read_past(shell, socket, |_| false)).await);
+    }
+}
+
+/// Refuses a socket before it is served. As many as may wait at once are heard out, so that a client
+/// that sends its head first finds the answer; the others are closed at once.
+pub(super) fn refuse(shell: &Rc<Shell>, socket: TcpStream, error: LimitError) {
+    let refusal = Refusal::from(error);
+    shell.count_refusal(&refusal);
+    let Some(place) = shell.services.admission.admit_refused() else {
+        return;
+    };
+    let shell = Rc::clone(shell);
+    // The task ends with two times that are bounded.
+    tokio::task::spawn_local(async move {
+        let mut end = HeadEnd::default();
+        let head = read_past(&shell, &socket, |bytes| end.is_within(bytes));
+        // Who sends no head in time is answered all the same.
+        drop(tokio::time::timeout(HEAD_WAIT, head).await);
+        farewell(&shell, &socket, &answer::raw_refusal(&refusal)).await;
+        drop(place);
+    });
+}
+
+/// Reads and drops what comes, until the end, too many bytes, or the piece that is enough.
+async fn read_past(shell: &Shell, socket: &TcpStream, mut is_enough: impl FnMut(&[u8]) -> bool) {
+    let mut bytes = 0;
+    while bytes <= BYTES_MAX && socket.readable().await.is_ok() {
+        let mut scratch = shell.scratch.borrow_mut();
+        match try_read(socket, &mut scratch) {
+            Ok(0) => return,
+            Ok(count) if is_enough(&scratch[..count]) => return,
+            Ok(count) => bytes += count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Finds the empty line behind a head that comes in pieces.
+#[derive(Debug, Default)]
+struct HeadEnd {
+    /// Line feeds in a row, carriage returns left out.
+    feeds: u8,
+}
+
+impl HeadEnd {
+    fn is_within(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            match byte {
+                b'\n' if self.feeds > 0 => return true,
+                b'\n' => self.feeds = 1,
+                b'\r' => {}
+                _ => self.feeds = 0,
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_found_in_any_pieces() {
+        let head = b"GET / HTTP/1.1\r\nHost: f\r\n\r\n";
+        for size in 1..=head.len() {
+            let mut end = HeadEnd::default();
+            let found: Vec<bool> = head
+                .chunks(size)
+                .map(|piece| end.is_within(piece))
+                .collect();
+            let (last, before) = found.split_last().unwrap();
+            assert!(*last && !before.contains(&true), "in pieces of {size}");
+        }
+        assert!(!HeadEnd::default().is_within(b"GET / HTTP/1.1\r\nHost: f\r\n"));
+    }
+}

@@ -1,127 +1,28 @@
 //! The core alone: no socket, no runtime, one thread.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use freshet_fanout::Shard;
 use freshet_fanout::channel::{Applied, Channel};
 use freshet_fanout::frame::Wire;
-use freshet_fanout::limits::Settings;
 use freshet_fanout::shard::Batch;
 use freshet_fanout::time::Time;
-use freshet_fanout::{NewConn, Shard};
-use freshet_proto::cursor::Cursor;
-use freshet_proto::delta::Delta;
-use freshet_proto::envelope::{Event, EventBody, PublishKind, Published};
-use freshet_proto::filter::KeyFilter;
-use freshet_proto::frame::{ClientFrame, DeliveryMode, Subscribe};
-use freshet_proto::hash::ContentHash;
-use freshet_proto::ids::{
-    AppName, ChannelId, Environment, Epoch, EventId, Key, Revision, SetName, SubscriptionId,
-    TenantId, Version,
-};
-use freshet_proto::principal::Edition;
-use freshet_proto::snapshot::{ChannelSnapshot, Head, Item};
-use freshet_proto::timestamp::Timestamp;
-use freshet_proto::value::Value;
+use freshet_proto::envelope::Event;
+use freshet_proto::frame::ClientFrame;
 
-/// Keys of the channel. Source: arbitrary, because it is a config set of a usual size.
-const KEYS: u64 = 1_000;
-/// Subscribers of the pass. Source: the design, section 9.
-const SUBSCRIBERS: u64 = 10_000;
+mod fixture;
 
-fn channel_id() -> ChannelId {
-    ChannelId {
-        tenant: TenantId::new("demo").expect("a name"),
-        environment: Environment::new("prod").expect("a name"),
-        set: SetName::new("storefront").expect("a name"),
-        app: AppName::new("web").expect("a name"),
-    }
-}
+use fixture::{KEYS, SUBSCRIBERS};
 
-fn revision(number: u64) -> Revision {
-    Revision::new(number).expect("a revision")
-}
-
-fn key(number: u64) -> Key {
-    Key::new(&format!("features/flag-{number:04}")).expect("a key")
-}
-
-/// A JSON text of 100 bytes.
-fn value(number: u64) -> Value {
-    Value::from_json(Bytes::from(format!("\"{number:098}\""))).expect("a value")
-}
-
-fn head(number: u64) -> Head {
-    Head {
-        epoch: Epoch::new(1).expect("an epoch"),
-        revision: revision(number),
-        version: Version::new(&format!("v{number}")).expect("a label"),
-        hash: ContentHash::of([]),
-        // As long as a real one.
-        signature: format!("sig:v1:{}..{}", "h".repeat(72), "s".repeat(86))
-            .parse()
-            .expect("a signature's form"),
-        issued_at: Timestamp::from_millis(1_756_023_672_000).expect("a time"),
-        trace: None,
-    }
-}
-
-fn snapshot() -> ChannelSnapshot {
-    ChannelSnapshot {
-        channel: channel_id(),
-        edition: Edition::Enterprise,
-        head: head(KEYS),
-        tombstone_floor: Revision::ZERO,
-        items: (1..=KEYS)
-            .map(|number| Item {
-                key: key(number),
-                revision: revision(number),
-                value: Some(value(number)),
-            })
-            .collect(),
-    }
-}
-
-/// One key changes.
-fn step(to: u64) -> Published {
-    Published {
-        channel: channel_id(),
-        previous: revision(to - 1),
-        head: head(to),
-        kind: PublishKind::Publish,
-        delta: Some(Delta {
-            set: BTreeMap::from([(key(to % KEYS + 1), value(to))]),
-            del: Vec::new(),
-        }),
-    }
-}
-
-fn subscribe(cursor: Option<u64>) -> ClientFrame {
-    let ChannelId {
-        environment,
-        set,
-        app,
-        ..
-    } = channel_id();
-    ClientFrame::Subscribe(Subscribe {
-        sub: SubscriptionId(1),
-        environment,
-        set,
-        app,
-        keys: KeyFilter::all(),
-        mode: DeliveryMode::Delta,
-        cursor: cursor.map(|number| Cursor {
-            epoch: head(1).epoch,
-            revision: revision(number),
-        }),
-    })
-}
+/// Clients that come and go at once. Source: arbitrary, because it is enough to fill the caches.
+const CLIENTS: u64 = 1_000;
+/// Longer than a heartbeat, so that every connection is due for one.
+const HEARTBEAT: Duration = Duration::from_secs(26);
 
 fn channel(c: &mut Criterion) {
-    let snapshot = snapshot();
+    let snapshot = fixture::snapshot(0, KEYS);
     let mut channel = Channel::from_snapshot(&snapshot);
     let mut at = KEYS;
     c.bench_function(
@@ -130,7 +31,7 @@ fn channel(c: &mut Criterion) {
             b.iter_batched(
                 || {
                     at += 1;
-                    step(at)
+                    fixture::step(0, at)
                 },
                 |event| assert_eq!(channel.apply(&event), Applied::Advanced),
                 BatchSize::SmallInput,
@@ -141,7 +42,7 @@ fn channel(c: &mut Criterion) {
     let channel = Channel::from_snapshot(&snapshot);
     for behind in [1, 100] {
         let name = format!("channel: changes_since, {behind} revisions behind");
-        let cursor = revision(KEYS - behind);
+        let cursor = fixture::revision(KEYS - behind);
         c.bench_function(&name, |b| {
             b.iter(|| channel.changes_since(black_box(cursor)).count());
         });
@@ -151,49 +52,22 @@ fn channel(c: &mut Criterion) {
     });
 }
 
-/// A shard with the channel in memory and time at `now`.
-fn shard() -> Shard {
-    let mut shard = Shard::new(Settings::default(), Time::ZERO);
-    let loaded = shard.handle_read(Time::ZERO, &channel_id(), Edition::Enterprise);
-    assert_eq!(loaded, Ok(None), "it is asked for");
-    assert!(shard.poll_load().is_some());
-    shard.handle_snapshot(Time::ZERO, &snapshot());
-    shard
-}
-
-fn drain(shard: &mut Shard, now: Time, batch: &mut Batch) -> u64 {
-    let mut writes = 0;
-    loop {
-        shard.poll_transmit(now, batch);
-        if batch.is_empty() {
-            return writes;
-        }
-        writes += batch
-            .writes()
-            .map(|(_, frame)| u64::from(!frame.bytes().is_empty()))
-            .sum::<u64>();
+/// A shard whose subscribers all stand at the head of one channel.
+fn crowd(clients: u64, wire: Wire) -> Shard {
+    let (mut shard, mut batch) = (fixture::shard(1, KEYS), Batch::default());
+    for _ in 0..clients {
+        fixture::connect(&mut shard, 0, wire, Some(KEYS));
     }
-}
-
-/// Connects a client that says where it stands.
-fn connect(shard: &mut Shard, wire: Wire, cursor: Option<u64>) {
-    let new = NewConn {
-        tenant: channel_id().tenant,
-        edition: Edition::Enterprise,
-        wire,
-    };
-    let id = shard.handle_open(Time::ZERO, &new);
-    shard.handle_frame(Time::ZERO, id, &subscribe(cursor));
+    assert_eq!(fixture::drain(&mut shard, Time::ZERO, &mut batch), clients);
+    shard
 }
 
 fn passes(c: &mut Criterion) {
     let mut group = c.benchmark_group("shard");
     group.throughput(Throughput::Elements(SUBSCRIBERS));
     for (name, wire) in [("WebSocket", Wire::WebSocket), ("SSE", Wire::Sse)] {
-        let mut shard = shard();
+        let mut shard = crowd(SUBSCRIBERS, wire);
         let mut batch = Batch::default();
-        (0..SUBSCRIBERS).for_each(|_| connect(&mut shard, wire, Some(KEYS)));
-        assert_eq!(drain(&mut shard, Time::ZERO, &mut batch), SUBSCRIBERS);
         let (mut at, mut now) = (KEYS, Time::ZERO);
         group.bench_function(
             format!("one pass over 10,000 {name} subscribers, no sockets"),
@@ -201,13 +75,13 @@ fn passes(c: &mut Criterion) {
                 b.iter_batched(
                     || {
                         at += 1;
-                        step(at)
+                        fixture::step(0, at)
                     },
                     |event| {
                         // Beyond the window, and below the tenant's signal rate.
                         now = now + Duration::from_secs(1);
                         shard.handle_event(now, &event);
-                        assert_eq!(drain(&mut shard, now, &mut batch), SUBSCRIBERS);
+                        assert_eq!(fixture::drain(&mut shard, now, &mut batch), SUBSCRIBERS);
                     },
                     BatchSize::PerIteration,
                 );
@@ -224,10 +98,10 @@ fn encode(c: &mut Criterion) {
             &format!("shard: subscribe and encode a delta of {name}"),
             |b| {
                 b.iter_batched_ref(
-                    || (shard(), Batch::default()),
+                    || (fixture::shard(1, KEYS), Batch::default()),
                     |(shard, batch)| {
-                        connect(shard, Wire::WebSocket, Some(KEYS - behind));
-                        assert_eq!(drain(shard, Time::ZERO, batch), 1);
+                        fixture::connect(shard, 0, Wire::WebSocket, Some(KEYS - behind));
+                        assert_eq!(fixture::drain(shard, Time::ZERO, batch), 1);
                     },
                     BatchSize::LargeInput,
                 );
@@ -238,10 +112,10 @@ fn encode(c: &mut Criterion) {
         "shard: subscribe and encode a snapshot of 1,000 keys",
         |b| {
             b.iter_batched_ref(
-                || (shard(), Batch::default()),
+                || (fixture::shard(1, KEYS), Batch::default()),
                 |(shard, batch)| {
-                    connect(shard, Wire::WebSocket, None);
-                    assert_eq!(drain(shard, Time::ZERO, batch), 1);
+                    fixture::connect(shard, 0, Wire::WebSocket, None);
+                    assert_eq!(fixture::drain(shard, Time::ZERO, batch), 1);
                 },
                 BatchSize::LargeInput,
             );
@@ -249,19 +123,59 @@ fn encode(c: &mut Criterion) {
     );
 }
 
+/// The timers of connections that have nothing to say.
+fn wheel(c: &mut Criterion) {
+    let mut shard = crowd(SUBSCRIBERS, Wire::WebSocket);
+    let (mut now, mut batch) = (Time::ZERO, Batch::default());
+    c.benchmark_group("wheel")
+        .throughput(Throughput::Elements(SUBSCRIBERS))
+        .bench_function("one heartbeat of 10,000 connections, no sockets", |b| {
+            b.iter(|| {
+                now = now + HEARTBEAT;
+                shard.handle_timeout(now);
+                assert_eq!(fixture::drain(&mut shard, now, &mut batch), SUBSCRIBERS);
+            });
+        });
+}
+
+/// Clients that come, resume where they stood, and go; each follows a channel of its own.
+fn index(c: &mut Criterion) {
+    let mut shard = fixture::shard(CLIENTS, 1);
+    let (mut now, mut batch) = (Time::ZERO, Batch::default());
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|channel| {
+            let subscribe = fixture::subscribe(channel, Some(KEYS));
+            (fixture::client(channel, Wire::WebSocket), subscribe)
+        })
+        .collect();
+    c.benchmark_group("index")
+        .throughput(Throughput::Elements(CLIENTS))
+        .bench_function("1,000 clients open, resume unchanged and close", |b| {
+            b.iter(|| {
+                // What the wheel holds of those who left comes out.
+                now = now + HEARTBEAT;
+                shard.handle_timeout(now);
+                let ids: Vec<_> = clients
+                    .iter()
+                    .map(|(new, subscribe)| {
+                        let id = shard.handle_open(now, new);
+                        shard.handle_frame(now, id, subscribe);
+                        id
+                    })
+                    .collect();
+                let written = fixture::drain(&mut shard, now, &mut batch);
+                assert_eq!(written, CLIENTS);
+                ids.into_iter().for_each(|id| shard.handle_close(id));
+            });
+        });
+}
+
 fn decode(c: &mut Criterion) {
-    let event = Event {
-        id: EventId::new("01J00000000000000000000000").expect("an id"),
-        tenant: channel_id().tenant,
-        edition: Edition::Enterprise,
-        occurred_at: head(1).issued_at,
-        body: EventBody::Published(step(KEYS + 1)),
-    };
-    let bytes = event.encode();
+    let bytes = fixture::event_bytes();
     c.bench_function("proto: decode an event of one key", |b| {
         b.iter(|| Event::decode(black_box(&bytes)).expect("it was encoded"));
     });
-    let subscribe = subscribe(Some(KEYS)).encode();
+    let subscribe = fixture::subscribe(0, Some(KEYS)).encode();
     c.bench_function("proto: decode a subscribe frame", |b| {
         b.iter(|| ClientFrame::decode(black_box(&subscribe)).expect("it was encoded"));
     });
@@ -278,6 +192,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = core;
     config = short();
-    targets = channel, passes, encode, decode
+    targets = channel, passes, encode, wheel, index, decode
 }
 criterion_main!(core);

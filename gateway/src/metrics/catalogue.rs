@@ -16,6 +16,7 @@ pub fn render(shards: &[ShardFigures], hub: &HubStats, process: ProcessFigures) 
     render_by_shard(&mut text, shards);
     render_by_reason(&mut text, shards);
     render_ingest(&mut text, hub, process);
+    render_push(&mut text, hub, process);
     render_propagation(&mut text, shards);
     text.0
 }
@@ -266,11 +267,6 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
     text.head("counter", name, "Events without effect, by class.");
     text.value(name, "class", "unknown_type", hub.events_unknown.read());
     text.value(name, "class", "poison", hub.events_poison.read());
-    let name = "ecs_push_events_total";
-    text.head("counter", name, "Lines of pushed events, by outcome.");
-    text.value(name, "outcome", "accepted", hub.push_accepted.read());
-    text.value(name, "outcome", "duplicate", hub.push_duplicates.read());
-    text.value(name, "outcome", "refused", hub.push_refused.read());
     let (counter, gauge) = ("counter", "gauge");
     for (kind, name, help, value) in [
         (
@@ -317,18 +313,6 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
         ),
         (
             gauge,
-            "ecs_push_requests",
-            "Requests that push events now.",
-            process.pushes,
-        ),
-        (
-            gauge,
-            "ecs_push_ids",
-            "Ids of pushed events that are remembered.",
-            hub.push_remembered.read(),
-        ),
-        (
-            gauge,
             "ecs_keys_cached",
             "API keys in memory.",
             process.keys,
@@ -343,6 +327,20 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
         text.head(kind, name, help);
         text.value(name, "", "", value);
     }
+}
+
+fn render_push(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
+    let name = "ecs_push_events_total";
+    text.head("counter", name, "Lines of pushed events, by outcome.");
+    text.value(name, "outcome", "accepted", hub.push_accepted.read());
+    text.value(name, "outcome", "duplicate", hub.push_duplicates.read());
+    text.value(name, "outcome", "refused", hub.push_refused.read());
+    let name = "ecs_push_requests";
+    text.head("gauge", name, "Requests that push events now.");
+    text.value(name, "", "", process.pushes);
+    let name = "ecs_push_ids";
+    text.head("gauge", name, "Ids of pushed events that are remembered.");
+    text.value(name, "", "", hub.push_remembered.read());
 }
 
 fn render_propagation(text: &mut Text, shards: &[ShardFigures]) {

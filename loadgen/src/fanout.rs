@@ -25,6 +25,7 @@ use crate::plan::{ClientPlan, clients, sources_for};
 use crate::process::{ProcessError, allow_open_files};
 use crate::publisher::{self, Answer, PublisherReport, Publishing};
 use crate::raw::RawError;
+use crate::report::output::ReportError;
 use crate::swarm::{ACK_SLOTS, Behaviour, Phase, Swarm};
 use crate::target::Target;
 use crate::violation::{Violation, ViolationKind};
@@ -55,6 +56,8 @@ pub(crate) enum SetupError {
     Drain(#[from] DrainError),
     #[error(transparent)]
     Raw(#[from] RawError),
+    #[error(transparent)]
+    Output(#[from] ReportError),
     #[error("--report {path}: {source}")]
     Report {
         path: String,

@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         Command::Drain(options) => drain::run(&options).map(|()| PASSED),
         Command::Publish(options) => publish::run(&options),
         Command::Raw(options) => raw::run(&options).map(|()| PASSED),
+        Command::Report(options) => report::command::run(&options)
+            .map(|passed| if passed { PASSED } else { FAILED })
+            .map_err(SetupError::from),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

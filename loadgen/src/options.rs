@@ -9,6 +9,7 @@ use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, TenantId};
 use serde::Serialize;
 
 use crate::plan::TransportChoice;
+use crate::slo::Slo;
 use crate::target::{Target, TargetError, resolve};
 
 /// Measures what a Freshet server holds, how fast a change spreads, and whether every client ends
@@ -41,6 +42,11 @@ pub(crate) enum Command {
     /// Start it, then `loadgen drain --url http://LISTEN` with the same --connections.
     #[command(args_override_self = true)]
     Raw(RawOptions),
+    /// Make a page, or one report, of a run's JSON or of its parts' JSON.
+    ///
+    /// Exits with 0 if the run passed, 1 if not, 2 if a file cannot be read or written.
+    #[command(args_override_self = true)]
+    Report(ReportOptions),
 }
 
 /// Which server, and which channel on it.
@@ -216,6 +222,25 @@ pub(crate) struct RawOptions {
     /// Send nothing: accept, read, answer, wait until all have left, and so for each pass
     #[arg(long)]
     pub(crate) accept_only: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReportOptions {
+    /// The run's JSON; several are merged as parts of one run
+    #[arg(required = true, value_name = "JSON")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Write the page to this file
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the merged JSON to this file
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
+    /// Show this run beside it
+    #[arg(long, value_name = "JSON")]
+    pub(crate) compare: Option<PathBuf>,
+    /// Judge by this objective instead of the run's own, like 'p99<100ms'; repeatable
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub(crate) slo: Vec<Slo>,
 }
 
 /// A transport that keeps a stream open.

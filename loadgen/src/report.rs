@@ -14,9 +14,13 @@
 //! never zero.
 
 mod asked;
+pub(crate) mod command;
+mod compare;
 mod convergence;
 mod figures;
+mod html;
 mod latency;
+pub(crate) mod output;
 pub(crate) mod timeline;
 
 use std::collections::BTreeMap;

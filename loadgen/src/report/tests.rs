@@ -143,12 +143,14 @@ fn a_long_run_keeps_a_bounded_timeline_and_loses_nothing() {
     assert_eq!(timeline.points().iter().map(counted).sum::<u64>(), seconds);
     let last = timeline.points().last().unwrap();
     assert_eq!(last.latencies[&Figure::Staleness].count, 4);
+    assert_eq!(last.rate(Count::Deliveries), Some(1.0));
+    assert_eq!(timeline.at_most(100).points().len(), 79);
 }
 
 #[test]
 fn a_timeline_that_goes_back_is_refused() {
     let json = |seconds: [u64; 2]| {
-        let points = seconds.map(|second| serde_json::json!({ "second": second }));
+        let points = seconds.map(|second| serde_json::json!({ "second": second, "seconds": 1 }));
         serde_json::json!({ "intervalSeconds": 1, "points": points })
     };
     assert!(serde_json::from_value::<Timeline>(json([3, 4])).is_ok());

@@ -117,7 +117,8 @@ impl Recorder {
             .expect("the time was clamped to the bounds");
     }
 
-    /// Ends the interval that began at `second`; answers its point, which is kept.
+    /// Ends the second that began `second` seconds after the start; answers its point, which is
+    /// kept. What a run has after its last whole second is not in the timeline.
     pub(crate) fn end_second(&mut self, second: u64, now: Sample) -> Point {
         let before = self.before.replace(now.clone()).unwrap_or_default();
         let grown = |count: &Count, value: &u64| {
@@ -206,6 +207,15 @@ impl Timeline {
         while self.points.len() > POINTS_MAX {
             self.widen();
         }
+    }
+
+    /// The same run in at most `points` points, by wider intervals.
+    pub(crate) fn at_most(&self, points: usize) -> Self {
+        let mut coarse = self.clone();
+        while coarse.points.len() > points.max(1) {
+            coarse.widen();
+        }
+        coarse
     }
 
     /// Doubles the interval.

@@ -22,6 +22,10 @@ pub struct Counters {
     pub passes: u64,
     /// Turns that ended because a tenant's share was used up while it had more to send.
     pub turns_exhausted: u64,
+    /// Changes that went before all that is not urgent.
+    pub urgent_changes: u64,
+    /// Urgent changes that counted as publishes, because their tenant's budget was used up.
+    pub urgent_exhausted: u64,
     /// Events that moved a channel.
     pub events_applied: u64,
     /// Events that were not newer than the head.

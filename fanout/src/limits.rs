@@ -54,12 +54,12 @@ pub struct Gcra {
 }
 
 impl Gcra {
-    /// Whether one more at `now` keeps within `per_minute`, with a burst of a tenth of it; counts
-    /// it if so.
+    /// Whether one more at `now` keeps within `per_minute`; counts it if so. All of a minute's may
+    /// come at once, so the rate is a ceiling of bursts and no allotment (ledger C-37).
     pub fn allow(&mut self, now: Time, per_minute: u32) -> bool {
         // In whole microseconds, like `Time`; rounded up, so that the rate is never above.
         let interval = Duration::from_micros(MINUTE_MICROS.div_ceil(u64::from(per_minute.max(1))));
-        let burst = interval * (per_minute / 10).max(1);
+        let burst = interval * per_minute.max(1);
         let empty_at = self.empty_at.max(now) + interval;
         if empty_at.since(now) > burst {
             return false;
@@ -82,12 +82,12 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
         let mut cell = Gcra::default();
-        let per_minute = 600; // 10 a second, a burst of 60
+        let per_minute = 60; // 1 a second
         let burst = (0..200)
             .filter(|_| cell.allow(Time::ZERO, per_minute))
             .count();
         assert_eq!(burst, 60);
-        let later = Time::ZERO + Duration::from_secs(1);
+        let later = Time::ZERO + Duration::from_secs(10);
         let refilled = (0..200).filter(|_| cell.allow(later, per_minute)).count();
         assert_eq!(refilled, 10);
     }
@@ -101,7 +101,7 @@ mod tests {
         ) {
             let period = MINUTE_MICROS.div_ceil(u64::from(per_minute.max(1)));
             let period = Duration::from_micros(period);
-            let burst = NonZeroU32::new((per_minute / 10).max(1)).unwrap();
+            let burst = NonZeroU32::new(per_minute.max(1)).unwrap();
             let quota = Quota::with_period(period).unwrap().allow_burst(burst);
             let clock = FakeRelativeClock::default();
             let peer = RateLimiter::direct_with_clock(quota, clock.clone());
@@ -118,9 +118,9 @@ mod tests {
         }
 
         #[test]
-        fn a_burst_is_a_tenth_of_a_minute_and_no_more(per_minute in 0..2_000_000u32) {
+        fn a_burst_is_what_a_minute_allows_and_no_more(per_minute in 0..200_000u32) {
             let mut cell = Gcra::default();
-            let burst = (per_minute / 10).max(1);
+            let burst = per_minute.max(1);
             let passed = (0..=2 * burst).take_while(|_| cell.allow(Time::ZERO, per_minute));
             prop_assert_eq!(passed.count(), burst as usize);
         }

@@ -1,4 +1,10 @@
 //! Whose turn it is: deficit round robin over tenants by bytes, so that none holds the shard.
+//!
+//! There are two lanes. In the urgent one stand passes of kill switches and rollbacks; in the usual
+//! one everything else. The urgent lane goes first, but for one turn in five. In the usual lane a
+//! tenant that had nothing to send is served before those that have had their turn, once; so a
+//! small tenant's change does not wait for a large one's pass, and nobody is starved by tenants
+//! that come and go.
 
 use std::collections::VecDeque;
 
@@ -8,9 +14,18 @@ use freshet_proto::principal::Edition;
 use crate::limits::Gcra;
 use crate::shard::ConnId;
 
-/// Bytes a tenant may send in one turn. Source: arbitrary, because 64 KiB are some 250 frames of
-/// 250 bytes, about a millisecond of a core.
+/// Bytes a tenant may send in one turn, [`WRITE_BYTES`] for each write included. Source:
+/// arbitrary, because 64 KiB are some 29 frames of 200 bytes, a quarter of a millisecond of a
+/// core.
 const QUANTUM_BYTES: i64 = 64 * 1024;
+
+/// What a write costs beside its bytes, in bytes. Source: decision 0008; without it a tenant of
+/// small frames would hold the core eight times as long as one of large frames.
+const WRITE_BYTES: i64 = 2 * 1024;
+
+/// Turns of the urgent lane, after which the usual one has a turn if it has work. Source:
+/// arbitrary, because a kill switch then takes at most a quarter longer than alone.
+const URGENT_TURNS: u32 = 4;
 
 /// In which line work stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +43,34 @@ pub(crate) struct Tenant {
     pub(crate) edition: Edition,
     /// Measures the rate of signals.
     pub(crate) signals: Gcra,
+    /// Measures the rate of urgent changes.
+    pub(crate) urgent_changes: Gcra,
     /// Connections and channels that name this tenant.
     pub(crate) users: u32,
-    /// Views with a pass under way, the one to serve first in front.
-    pub(crate) passes: VecDeque<u32>,
+    usual: Line,
+    urgent: Line,
     /// Connections with something to be told apart from a pass; each stands here at most once.
     pub(crate) catch_up: VecDeque<ConnId>,
+    /// Whether passes go before `catch_up` in this turn; they change places with each.
+    is_passes_turn: bool,
+}
+
+/// A tenant's passes in one lane, and its share of it.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// Views with a pass under way, the one to serve first in front.
+    pub(crate) passes: VecDeque<u32>,
     deficit_bytes: i64,
     is_queued: bool,
+}
+
+/// The next piece of a tenant's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A connection that was taken out of `catch_up`.
+    Conn(ConnId),
+    /// A view whose pass is under way.
+    Pass(u32),
 }
 
 impl Tenant {
@@ -44,25 +79,70 @@ impl Tenant {
             id,
             edition,
             signals: Gcra::default(),
+            urgent_changes: Gcra::default(),
             users: 0,
-            passes: VecDeque::new(),
+            usual: Line::default(),
+            urgent: Line::default(),
             catch_up: VecDeque::new(),
-            deficit_bytes: 0,
-            is_queued: false,
+            is_passes_turn: false,
         }
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        !self.passes.is_empty() || !self.catch_up.is_empty()
+    pub(crate) fn line(&mut self, lane: Lane) -> &mut Line {
+        match lane {
+            Lane::Usual => &mut self.usual,
+            Lane::Urgent => &mut self.urgent,
+        }
+    }
+
+    /// Takes passes out of both lines.
+    pub(crate) fn drop_passes(&mut self, is_dropped: impl Fn(u32) -> bool) {
+        for line in [&mut self.usual, &mut self.urgent] {
+            line.passes.retain(|view| !is_dropped(*view));
+        }
+    }
+
+    /// What comes next in a lane.
+    pub(crate) fn next_work(&mut self, lane: Lane) -> Option<Work> {
+        let pass = self.line(lane).passes.front().copied().map(Work::Pass);
+        match lane {
+            Lane::Urgent => pass,
+            Lane::Usual if self.is_passes_turn && pass.is_some() => pass,
+            Lane::Usual => self.catch_up.pop_front().map(Work::Conn).or(pass),
+        }
+    }
+
+    pub(crate) fn has_work(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Usual => !self.usual.passes.is_empty() || !self.catch_up.is_empty(),
+            Lane::Urgent => !self.urgent.passes.is_empty(),
+        }
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.is_queued
+        self.usual.is_queued || self.urgent.is_queued
     }
 
-    /// Takes what was sent out of the tenant's share.
+    #[cfg(test)]
+    pub(crate) fn is_queued_in(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Usual => self.usual.is_queued,
+            Lane::Urgent => self.urgent.is_queued,
+        }
+    }
+
+    /// The passes of both lanes.
+    #[cfg(test)]
+    pub(crate) fn passes(&self) -> impl Iterator<Item = u32> {
+        let passes = self.usual.passes.iter().chain(&self.urgent.passes);
+        passes.copied()
+    }
+}
+
+impl Line {
+    /// Takes what was sent out of the share.
     pub(crate) fn spend(&mut self, bytes: usize) {
-        self.deficit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.deficit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX - WRITE_BYTES) + WRITE_BYTES;
     }
 
     pub(crate) fn is_spent(&self) -> bool {
@@ -70,50 +150,135 @@ impl Tenant {
     }
 }
 
-/// The tenants with work, in the order of their turns. Each stands in it at most once.
+/// The tenants with work, in the order of their turns. In each lane a tenant stands at most once.
 #[derive(Debug, Default)]
-pub(crate) struct Ring(VecDeque<u32>);
+pub(crate) struct Ring {
+    urgent: VecDeque<u32>,
+    /// Tenants that had no work when theirs came, and have not had a whole turn since.
+    fresh: VecDeque<u32>,
+    /// The others, and those that have sent all they had: they rest here until their turn comes,
+    /// so that none is fresh twice in a round.
+    settled: VecDeque<u32>,
+    /// Turns of the urgent lane since the usual one had its last.
+    urgent_turns: u32,
+}
+
+/// One tenant's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The tenant's number.
+    pub(crate) index: u32,
+    pub(crate) lane: Lane,
+    is_fresh: bool,
+}
+
+/// What becomes of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// It goes on with the next slice.
+    GoesOn,
+    /// There is nothing more to send.
+    Idle,
+    /// Its share was used up while there was more to send.
+    Exhausted,
+}
 
 impl Ring {
-    /// Notes that `tenant`, whose number is `index`, has work.
-    pub(crate) fn queue(&mut self, index: u32, tenant: &mut Tenant) {
-        if !tenant.is_queued {
-            tenant.is_queued = true;
-            self.0.push_back(index);
+    /// Notes that `tenant`, whose number is `index`, has work in a lane.
+    pub(crate) fn queue(&mut self, index: u32, lane: Lane, tenant: &mut Tenant) {
+        let line = tenant.line(lane);
+        if !line.is_queued {
+            line.is_queued = true;
+            match lane {
+                Lane::Usual => self.fresh.push_back(index),
+                Lane::Urgent => self.urgent.push_back(index),
+            }
         }
     }
 
     /// Whose turn it is.
-    pub(crate) fn front(&self) -> Option<u32> {
-        self.0.front().copied()
-    }
-
-    /// All turns in their order.
-    #[cfg(test)]
-    pub(crate) fn turns(&self) -> &VecDeque<u32> {
-        &self.0
-    }
-
-    /// Begins or goes on with the turn of the tenant in front.
-    pub(crate) fn begin(&self, tenant: &mut Tenant) {
-        if tenant.is_spent() {
-            tenant.deficit_bytes += QUANTUM_BYTES;
-        }
-    }
-
-    /// Ends a slice of the turn of the tenant in front; answers whether its share ran out while it
-    /// had more to send.
-    pub(crate) fn end(&mut self, tenant: &mut Tenant) -> bool {
-        if !tenant.has_work() {
-            tenant.is_queued = false;
-            tenant.deficit_bytes = 0;
-            self.0.pop_front();
-            false
-        } else if tenant.is_spent() {
-            self.0.rotate_left(1);
-            true
+    pub(crate) fn front(&self) -> Option<Turn> {
+        let fresh = self.fresh.front().map(|index| (index, true));
+        let usual = fresh.or_else(|| self.settled.front().map(|index| (index, false)));
+        let usual = usual.map(|(index, is_fresh)| Turn {
+            index: *index,
+            lane: Lane::Usual,
+            is_fresh,
+        });
+        let urgent = self.urgent.front().map(|index| Turn {
+            index: *index,
+            lane: Lane::Urgent,
+            is_fresh: false,
+        });
+        if self.urgent_turns < URGENT_TURNS {
+            urgent.or(usual)
         } else {
-            false
+            usual.or(urgent)
         }
+    }
+
+    /// Begins or goes on with a turn.
+    pub(crate) fn begin(turn: Turn, tenant: &mut Tenant) {
+        let line = tenant.line(turn.lane);
+        if line.is_spent() {
+            line.deficit_bytes += QUANTUM_BYTES;
+            if turn.lane == Lane::Usual {
+                tenant.is_passes_turn = !tenant.is_passes_turn;
+            }
+        }
+    }
+
+    /// Ends a slice of a turn that is the one in front.
+    pub(crate) fn end(&mut self, turn: Turn, tenant: &mut Tenant) -> TurnEnd {
+        let has_work = tenant.has_work(turn.lane);
+        let line = tenant.line(turn.lane);
+        let end = match (has_work, line.is_spent()) {
+            (true, false) => return TurnEnd::GoesOn,
+            (true, true) => TurnEnd::Exhausted,
+            (false, true | false) => TurnEnd::Idle,
+        };
+        let stays = match (end, turn.is_fresh) {
+            (TurnEnd::Idle, false) => false,
+            (TurnEnd::Idle, true) | (TurnEnd::Exhausted | TurnEnd::GoesOn, _) => true,
+        };
+        if end == TurnEnd::Idle {
+            line.deficit_bytes = 0;
+        } else if !line.passes.is_empty() {
+            // Of two channels of one tenant none waits for the whole pass of the other.
+            line.passes.rotate_left(1);
+        }
+        line.is_queued = stays;
+        self.move_on(turn, stays);
+        end
+    }
+
+    fn move_on(&mut self, turn: Turn, stays: bool) {
+        let (from, to) = match (turn.lane, turn.is_fresh) {
+            (Lane::Urgent, _) => (&mut self.urgent, None),
+            (Lane::Usual, true) => (&mut self.fresh, Some(&mut self.settled)),
+            (Lane::Usual, false) => (&mut self.settled, None),
+        };
+        let index = from.pop_front();
+        debug_assert_eq!(index, Some(turn.index), "the turn of the tenant in front");
+        if stays {
+            to.unwrap_or(from).push_back(turn.index);
+        }
+        self.urgent_turns = match turn.lane {
+            Lane::Urgent => self.urgent_turns.saturating_add(1),
+            Lane::Usual => 0,
+        };
+    }
+
+    /// All turns of a lane, in no order.
+    #[cfg(test)]
+    pub(crate) fn turns(&self, lane: Lane) -> impl Iterator<Item = u32> {
+        let (first, second) = match lane {
+            Lane::Usual => (&self.fresh, Some(&self.settled)),
+            Lane::Urgent => (&self.urgent, None),
+        };
+        first.iter().chain(second.into_iter().flatten()).copied()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -33,7 +33,7 @@ use crate::counters::Counters;
 use crate::encode::error_frame;
 use crate::frame::{FrameGauge, Wire};
 use crate::limits::Settings;
-use crate::schedule::{Ring, Tenant};
+use crate::schedule::{Lane, Ring, Tenant};
 use crate::time::Time;
 use crate::view::{View, ViewKey};
 use crate::wheel::Wheel;
@@ -93,6 +93,8 @@ pub struct Closing {
 /// - S4: a view has at least one entry; a channel without views is kept for at least `channel_linger`
 ///   and at most twice that.
 /// - S5: a subscription's channel belongs to its connection's tenant.
+/// - S6: whoever has work has a turn before every other tenant had more than a few: `2 * 5` each in
+///   the usual lane, and `1 + 1/4` in the urgent one.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
@@ -120,6 +122,8 @@ pub struct Shard {
     loads: VecDeque<Load>,
     unloads: VecDeque<ChannelId>,
     closings: VecDeque<Closing>,
+    #[cfg(test)]
+    patience: crate::schedule::tests::Patience,
     gauge: FrameGauge,
     counters: Counters,
 }
@@ -215,6 +219,8 @@ impl Shard {
             loads: VecDeque::new(),
             unloads: VecDeque::new(),
             closings: VecDeque::new(),
+            #[cfg(test)]
+            patience: crate::schedule::tests::Patience::default(),
             gauge: FrameGauge::default(),
             counters: Counters::default(),
         }
@@ -284,7 +290,7 @@ impl Shard {
         let index = conn.tenant;
         let tenant = &mut self.tenants[index as usize];
         tenant.catch_up.push_back(id);
-        self.ring.queue(index, tenant);
+        self.ring.queue(index, Lane::Usual, tenant);
     }
 
     /// Tells a connection of an error that does not end it.

@@ -303,9 +303,7 @@ impl Shard {
         slot.unused_since = None;
         if view.pass.is_some() {
             let tenant = slot.tenant;
-            self.tenants[tenant as usize]
-                .passes
-                .retain(|held| *held != index);
+            self.tenants[tenant as usize].drop_passes(|held| held == index);
             self.end_pass(view.key.channel);
         }
     }

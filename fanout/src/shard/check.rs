@@ -7,7 +7,10 @@
 use std::collections::HashSet;
 
 use super::{ConnId, Shard, Timer};
+use crate::schedule::{Lane, Turn, TurnEnd};
 use crate::view::Entry;
+
+const LANES: [Lane; 2] = [Lane::Usual, Lane::Urgent];
 
 impl Shard {
     /// Asserts the invariants S1, S4 and S5, those of the schedule, and that nobody is forgotten:
@@ -17,6 +20,19 @@ impl Shard {
         self.check_channels();
         self.check_tenants();
         self.check_nobody_is_forgotten();
+    }
+
+    /// S6: counts the turns that the others waited for this one.
+    pub(super) fn note_turn(&mut self, turn: Turn, end: TurnEnd) {
+        if end == TurnEnd::GoesOn {
+            return;
+        }
+        let mut working = Vec::new();
+        for (index, tenant) in &self.tenants {
+            let lanes = LANES.iter().filter(|lane| tenant.has_work(**lane));
+            working.extend(lanes.map(|lane| (super::small(index), *lane)));
+        }
+        self.patience.note(turn, &working, self.tenants.len());
     }
 
     /// S1, S5.
@@ -57,8 +73,8 @@ impl Shard {
                 1,
                 "S4: a channel names each of its views once"
             );
-            let lined = &self.tenants[slot.tenant as usize].passes;
-            let times = lined.iter().filter(|held| **held as usize == index).count();
+            let lined = self.tenants[slot.tenant as usize].passes();
+            let times = lined.filter(|held| *held as usize == index).count();
             assert_eq!(
                 times,
                 usize::from(view.pass.is_some()),
@@ -84,6 +100,8 @@ impl Shard {
                 "claims are settled by a load"
             );
         }
+        let under_way = self.channels.iter().filter(|(_, slot)| slot.passes > 0);
+        assert_eq!(under_way.count(), self.passes_under_way as usize);
         let mut ended: Vec<_> = self.ended_passes.clone();
         ended.sort_unstable();
         ended.dedup();
@@ -93,7 +111,6 @@ impl Shard {
     /// Users are counted, and whoever has work has a turn.
     fn check_tenants(&self) {
         assert_eq!(self.tenant_index.len(), self.tenants.len());
-        let ring = self.ring.turns();
         for (index, tenant) in &self.tenants {
             assert_eq!(self.tenant_index[&tenant.id] as usize, index);
             let conns = self
@@ -114,16 +131,13 @@ impl Shard {
                 tenant.users > 0 || tenant.is_queued(),
                 "a tenant nobody names is forgotten"
             );
-            assert!(
-                tenant.is_queued() || !tenant.has_work(),
-                "work without a turn"
-            );
-            let turns = ring.iter().filter(|turn| **turn as usize == index).count();
-            assert_eq!(
-                turns,
-                usize::from(tenant.is_queued()),
-                "one turn in a round"
-            );
+            for lane in LANES {
+                let is_queued = tenant.is_queued_in(lane);
+                assert!(is_queued || !tenant.has_work(lane), "work without a turn");
+                let turns = self.ring.turns(lane);
+                let turns = turns.filter(|turn| *turn as usize == index).count();
+                assert_eq!(turns, usize::from(is_queued), "one turn in a round");
+            }
             let mut seen: HashSet<ConnId> = HashSet::new();
             assert!(
                 tenant.catch_up.iter().all(|id| seen.insert(*id)),

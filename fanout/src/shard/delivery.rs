@@ -6,13 +6,13 @@ use super::admission::secs;
 use super::{ConnId, Shard, small};
 use crate::encode::Writer;
 use crate::frame::Frame;
-use crate::schedule::Lane;
+use crate::schedule::{Lane, Ring, Turn, TurnEnd, Work};
 use crate::time::Time;
 use crate::view::{Studio, Update};
 
-/// Writes of one slice. Source: arbitrary, because 256 writes are about a millisecond, after which
-/// timers, accepts and reads get their turn.
-const WRITES_MAX: usize = 256;
+/// Writes of one slice, after which timers, accepts, reads and news get their turn. Source: decision
+/// 0008; 32 writes are a quarter of a millisecond, which is what another tenant's news wait.
+const WRITES_MAX: usize = 32;
 
 /// One slice of work: which connection gets which frame. Each connection stands in it at most once.
 ///
@@ -69,13 +69,15 @@ impl Batch {
     }
 }
 
-/// Why a slice of a pass ended.
+/// Why a tenant's slice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slice {
     /// Everyone was served or passed over.
     Done,
-    /// The batch is full, the share is spent, or a connection is in the batch already.
-    More,
+    /// The batch is full or the share is spent.
+    Full,
+    /// What comes next is for a connection that is in the batch already.
+    Held,
 }
 
 impl Shard {
@@ -87,15 +89,19 @@ impl Shard {
         batch.clear();
         self.settle_passes(now);
         self.batch_number = self.batch_number.wrapping_add(1);
-        while let Some(index) = self.ring.front() {
-            self.ring.begin(&mut self.tenants[index as usize]);
-            self.serve(now, index, batch);
-            let tenant = &mut self.tenants[index as usize];
-            if self.ring.end(tenant) {
+        while !batch.is_full()
+            && let Some(turn) = self.ring.front()
+        {
+            Ring::begin(turn, &mut self.tenants[turn.index as usize]);
+            let slice = self.serve(now, turn, batch);
+            let end = self.ring.end(turn, &mut self.tenants[turn.index as usize]);
+            if end == TurnEnd::Exhausted {
                 self.counters.turns_exhausted += 1;
             }
-            self.forget_unused_tenant(index);
-            if !batch.is_empty() {
+            #[cfg(test)]
+            self.note_turn(turn, end);
+            self.forget_unused_tenant(turn.index);
+            if slice == Slice::Held {
                 return;
             }
         }
@@ -148,8 +154,7 @@ impl Shard {
         }
         let tenant = &mut self.tenants[slot.tenant as usize];
         if slot.passes > 0 {
-            let views = &slot.views;
-            tenant.passes.retain(|view| !views.contains(view));
+            tenant.drop_passes(|view| slot.views.contains(&view));
         } else {
             self.ended_passes.retain(|ended| *ended != index);
             self.passes_under_way += 1;
@@ -158,9 +163,9 @@ impl Shard {
         self.counters.passes += 1;
         for view in &slot.views {
             self.views[*view as usize].pass = Some(0);
-            tenant.passes.push_back(*view);
+            tenant.line(lane).passes.push_back(*view);
         }
-        self.ring.queue(slot.tenant, tenant);
+        self.ring.queue(slot.tenant, lane, tenant);
     }
 
     /// One view's pass is over; with the last one the channel's is.
@@ -186,36 +191,49 @@ impl Shard {
     }
 
     /// Serves one tenant until its share is spent, the batch is full, or nothing is left.
-    fn serve(&mut self, now: Time, index: u32, batch: &mut Batch) {
-        while !batch.is_full() && !self.tenants[index as usize].is_spent() {
-            let tenant = &mut self.tenants[index as usize];
-            if let Some(id) = tenant.catch_up.pop_front() {
-                if !self.serve_conn(id, batch) {
-                    self.tenants[index as usize].catch_up.push_front(id);
-                    return;
+    fn serve(&mut self, now: Time, turn: Turn, batch: &mut Batch) -> Slice {
+        loop {
+            let tenant = &mut self.tenants[turn.index as usize];
+            if batch.is_full() || tenant.line(turn.lane).is_spent() {
+                return Slice::Full;
+            }
+            match tenant.next_work(turn.lane) {
+                None => return Slice::Done,
+                Some(Work::Conn(id)) => {
+                    if !self.serve_conn(id, batch) {
+                        let tenant = &mut self.tenants[turn.index as usize];
+                        tenant.catch_up.push_front(id);
+                        return Slice::Held;
+                    }
                 }
-            } else if let Some(&view) = tenant.passes.front() {
-                if self.serve_pass(view, batch) == Slice::More {
-                    return;
-                }
-                self.tenants[index as usize].passes.pop_front();
-                self.views[view as usize].pass = None;
-                self.end_pass(self.views[view as usize].key.channel);
-                self.settle_passes(now);
-            } else {
-                return;
+                Some(Work::Pass(view)) => match self.serve_pass(view, turn.lane, batch) {
+                    Slice::Done => self.finish_pass(now, turn, view),
+                    slice @ (Slice::Full | Slice::Held) => return slice,
+                },
             }
         }
     }
 
+    /// Ends the pass over a view, which is the first in line.
+    fn finish_pass(&mut self, now: Time, turn: Turn, index: u32) {
+        let line = self.tenants[turn.index as usize].line(turn.lane);
+        let first = line.passes.pop_front();
+        debug_assert_eq!(first, Some(index), "the pass that was served");
+        let view = &mut self.views[index as usize];
+        view.pass = None;
+        let channel = view.key.channel;
+        self.end_pass(channel);
+        self.settle_passes(now);
+    }
+
     /// Goes on with a pass. This is the hot path: no allocation, hash or lock for a delivery.
-    fn serve_pass(&mut self, index: u32, batch: &mut Batch) -> Slice {
+    fn serve_pass(&mut self, index: u32, lane: Lane, batch: &mut Batch) -> Slice {
         let view = &mut self.views[index as usize];
         let slot = &self.channels[view.key.channel as usize];
         let Some(channel) = &slot.channel else {
             return Slice::Done;
         };
-        let tenant = &mut self.tenants[slot.tenant as usize];
+        let line = self.tenants[slot.tenant as usize].line(lane);
         let head = channel.head().revision;
         let studio = Studio {
             id: &slot.id,
@@ -236,13 +254,17 @@ impl Shard {
                 next += 1;
                 continue;
             }
-            if batch.is_full() || tenant.is_spent() || batch.holds(conn.batch, self.batch_number) {
-                outcome = Slice::More;
+            if batch.is_full() || line.is_spent() {
+                outcome = Slice::Full;
+                break;
+            }
+            if batch.holds(conn.batch, self.batch_number) {
+                outcome = Slice::Held;
                 break;
             }
             if let Some(update) = view.update(next, conn.wire, &studio) {
                 conn.batch = self.batch_number;
-                tenant.spend(update.frame.bytes().len());
+                line.spend(update.frame.bytes().len());
                 self.counters.count_delivery(conn.wire, update);
                 batch.push(
                     ConnId {
@@ -281,7 +303,7 @@ impl Shard {
         conn.batch = batch_number;
         let (tenant, is_leaving) = (conn.tenant, conn.is_leaving);
         let tenant = &mut self.tenants[tenant as usize];
-        tenant.spend(update.frame.bytes().len());
+        tenant.line(Lane::Usual).spend(update.frame.bytes().len());
         tenant.catch_up.push_back(id);
         self.counters.count_delivery(conn.wire, &update);
         batch.push(id, &update.frame);

@@ -15,6 +15,11 @@ use crate::frame::Wire;
 use crate::time::Time;
 use crate::view::Entry;
 
+/// Urgent changes of one tenant a minute, at most so many at once. Source: arbitrary, because a kill
+/// switch in a layer that reaches sixty channels should still be one, and a pass a second is no
+/// burden to others.
+const URGENT_PER_MINUTE: u32 = 60;
+
 impl Shard {
     /// A channel's snapshot has come, asked for or not. One that is older than what is held, or of
     /// an older epoch, changes nothing. While a load is under way any snapshot counts as its
@@ -41,7 +46,12 @@ impl Shard {
         self.refuse_cursors_ahead(now, index, asked);
         self.settle_load(now, index, asked);
         if is_newer {
-            self.on_change(now, index, Haste::Soon, None);
+            let haste = if self.channels[index as usize].pull.arrive(after) {
+                Haste::Urgent
+            } else {
+                Haste::Soon
+            };
+            self.on_change(now, index, haste, None);
         }
     }
 
@@ -88,6 +98,9 @@ impl Shard {
             Applied::Gap => {
                 self.counters.gaps += 1;
                 slot.pull.hear_of(place(&event.head));
+                let is_urgent = self.is_urgent(now, index, event.kind);
+                let pull = &mut self.channels[index as usize].pull;
+                pull.is_urgent |= is_urgent;
                 self.request_load(index, place(&event.head));
             }
             Applied::Advanced => {
@@ -98,16 +111,35 @@ impl Shard {
     }
 
     fn on_advance(&mut self, now: Time, index: u32, kind: PublishKind) {
-        let slot = &mut self.channels[index as usize];
+        let haste = if self.is_urgent(now, index, kind) {
+            Haste::Urgent
+        } else {
+            Haste::Usual
+        };
+        let slot = &self.channels[index as usize];
         let tenant = &mut self.tenants[slot.tenant as usize];
         let per_minute = tenant.edition.limits().signals_per_minute;
         let is_within_rate = tenant.signals.allow(now, per_minute);
-        let haste = match kind {
-            PublishKind::Publish => Haste::Usual,
-            PublishKind::Rollback | PublishKind::KillSwitch => Haste::Urgent,
-        };
         let hold = (!is_within_rate).then_some(self.settings.window_max);
         self.on_change(now, index, haste, hold);
+    }
+
+    /// Whether a channel's change goes before all that is not urgent; counts it if so. A tenant
+    /// that is above its budget of such changes has them as publishes.
+    fn is_urgent(&mut self, now: Time, index: u32, kind: PublishKind) -> bool {
+        match kind {
+            PublishKind::Publish => return false,
+            PublishKind::Rollback | PublishKind::KillSwitch => {}
+        }
+        let slot = &self.channels[index as usize];
+        let tenant = &mut self.tenants[slot.tenant as usize];
+        let is_urgent = tenant.urgent_changes.allow(now, URGENT_PER_MINUTE);
+        if is_urgent {
+            self.counters.urgent_changes += 1;
+        } else {
+            self.counters.urgent_exhausted += 1;
+        }
+        is_urgent
     }
 
     /// Tells a channel's pace of its new head, and does what it says.

@@ -54,6 +54,8 @@ pub(super) struct Pull {
     asked: Option<Place>,
     /// The newest that an event spoke of.
     news: Place,
+    /// What is heard of must not wait.
+    pub(super) is_urgent: bool,
     /// Answers in a row that led nowhere.
     misses: u32,
     /// The origin is not asked before.
@@ -65,6 +67,7 @@ impl Default for Pull {
         Self {
             asked: None,
             news: NOTHING,
+            is_urgent: false,
             misses: 0,
             retry_at: None,
         }
@@ -75,6 +78,11 @@ impl Pull {
     /// An event spoke of `at`; a snapshot below it is not new enough.
     pub(super) fn hear_of(&mut self, at: Place) {
         self.news = self.news.max(at);
+    }
+
+    /// A snapshot of `at` is here; answers whether it brings what must not wait.
+    pub(super) fn arrive(&mut self, at: Place) -> bool {
+        self.is_urgent && at >= self.news && std::mem::take(&mut self.is_urgent)
     }
 
     /// The answer has come, whatever it is; how new it was to be.

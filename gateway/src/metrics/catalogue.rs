@@ -139,6 +139,15 @@ static SHARD_METRICS: [Metric; 22] = [
         &[("", |s| s.counters.turns_exhausted)],
     ),
     counter(
+        "ecs_urgent_changes_total",
+        "Kill switches and rollbacks, by whether the tenant's budget let them go first.",
+        "outcome",
+        &[
+            ("first", |s| s.counters.urgent_changes),
+            ("exhausted", |s| s.counters.urgent_exhausted),
+        ],
+    ),
+    counter(
         "ecs_writes_blocked_total",
         "Frames a socket did not take whole.",
         "",

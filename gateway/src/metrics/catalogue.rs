@@ -71,7 +71,7 @@ const SSE: usize = Wire::Sse as usize;
 const POLL: usize = Wire::Body as usize;
 
 /// The catalogue of what the shards count.
-static SHARD_METRICS: [Metric; 22] = [
+static SHARD_METRICS: [Metric; 23] = [
     gauge(
         "ecs_connections",
         "Connections that are open.",

@@ -105,11 +105,12 @@ fn tiles(report: &Report, old: Option<&Report>) -> String {
             return;
         };
         let beside = old.and_then(of).and_then(|old| ratio(new, old));
+        let beside = beside.map(|ratio| format!("<small>{}</small>", escape(&ratio)));
         html.push_str(&format!(
-            "<div class=\"tile\"><span>{}</span><b>{}</b><small>{}</small></div>",
+            "<div class=\"tile\"><span>{}</span><b>{}</b>{}</div>",
             escape(name),
             escape(&write(new)),
-            escape(&beside.unwrap_or_default())
+            beside.unwrap_or_default()
         ));
     };
     let whole = |value: f64| count(value as u64);

@@ -12,6 +12,8 @@ const LOG_ABOVE: f64 = 40.0;
 const NINES_MAX: f64 = 11.0;
 /// How many ticks a linear axis should have. Source: arbitrary, because labels of 11 pixels fit.
 const TICKS: f64 = 5.0;
+/// The same for time, which is the wider axis.
+const TICKS_OF_TIME: f64 = 8.0;
 
 /// What an axis shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +71,17 @@ impl Axis {
     }
 
     fn logarithmic(quantity: Quantity, low: f64, high: f64) -> Self {
-        let high = high.max(f64::MIN_POSITIVE).log10().ceil();
         // Source of 1e-12: arbitrary, because zero has no logarithm and is below every time.
-        let low = low.max(1e-12).log10().floor().max(high - DECADES_MAX);
+        let (low, high) = (low.max(1e-12), high.max(1e-12));
+        let below = |value: f64| round_ones(&[5.0, 2.0, 1.0], value, |round| round <= value);
+        let above = |value: f64| round_ones(&[1.0, 2.0, 5.0, 10.0], value, |round| round >= value);
+        let high = above(high).log10();
+        let low = below(low).log10().max(high - DECADES_MAX);
         Self {
             quantity,
             is_log: true,
-            low: if low < high { low } else { high - 1.0 },
+            // One value alone gets half a decade around it.
+            low: if low < high { low } else { high - 0.5 },
             high,
             step: 1.0,
         }
@@ -92,6 +98,16 @@ impl Axis {
             | Quantity::Number
             | Quantity::Mebibytes => (0.0, if high > 0.0 { high } else { 1.0 }),
         };
+        let ticks = match quantity {
+            Quantity::Seconds => TICKS_OF_TIME,
+            Quantity::Millis
+            | Quantity::LogMillis
+            | Quantity::Nines
+            | Quantity::Share
+            | Quantity::Percent
+            | Quantity::Number
+            | Quantity::Mebibytes => TICKS,
+        };
         let step = match quantity {
             Quantity::Nines => 1.0,
             // Source: quarters are what people read.
@@ -101,7 +117,7 @@ impl Axis {
             | Quantity::LogMillis
             | Quantity::Percent
             | Quantity::Number
-            | Quantity::Mebibytes => nice_step((high - low) / TICKS),
+            | Quantity::Mebibytes => nice_step((high - low) / ticks),
         };
         // Time and quantiles end where the run ends; other axes end with a tick.
         let high = match quantity {
@@ -134,13 +150,36 @@ impl Axis {
 
     /// The values that have a tick and a label.
     pub(super) fn ticks(&self) -> Vec<f64> {
+        if self.is_log {
+            return self.log_ticks();
+        }
         let first = (self.low / self.step).ceil();
         // Source of 1e-9: rounding may put the last tick behind the end.
         let last = (self.high / self.step + 1e-9).floor();
         let count = (last - first).max(0.0) as usize;
         (0..=count)
             .map(|index| (first + index as f64) * self.step)
-            .map(|tick| if self.is_log { 10f64.powf(tick) } else { tick })
+            .collect()
+    }
+
+    /// The powers of ten, and twice and five times them if these are few.
+    fn log_ticks(&self) -> Vec<f64> {
+        // Source of 2: arbitrary, because three labels to a decade fit twice.
+        let factors: &[f64] = if self.high - self.low <= 2.0 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
+        let decades = self.low.floor() as i32..=self.high.ceil() as i32;
+        // Source of 1e-9: rounding may put the border's own tick outside.
+        let shown = self.low - 1e-9..=self.high + 1e-9;
+        decades
+            .flat_map(|decade| {
+                factors
+                    .iter()
+                    .map(move |factor| factor * 10f64.powi(decade))
+            })
+            .filter(|tick| shown.contains(&tick.log10()))
             .collect()
     }
 
@@ -168,6 +207,14 @@ impl Axis {
             Quantity::Mebibytes => format!("{value:.1} MiB"),
         }
     }
+}
+
+/// The first of the `factors` times the power of ten below `value` that fits.
+fn round_ones(factors: &[f64], value: f64, fits: impl Fn(f64) -> bool) -> f64 {
+    let power = 10f64.powf(value.log10().floor());
+    let round = factors.iter().map(|factor| factor * power);
+    let mut round = round.filter(|round| fits(*round));
+    round.next().unwrap_or(value)
 }
 
 /// The smallest of 1, 2 and 5 times a power of ten that is not below `step`.
@@ -256,7 +303,7 @@ mod tests {
         );
         assert_eq!(
             labels(Quantity::Seconds, &[0.0, 29.0]),
-            ["0 s", "10 s", "20 s"]
+            ["0 s", "5 s", "10 s", "15 s", "20 s", "25 s"]
         );
         assert_eq!(labels(Quantity::Share, &[7.0]).last().unwrap(), "100 %");
     }
@@ -265,7 +312,11 @@ mod tests {
     fn times_that_are_far_apart_are_shown_by_decades() {
         assert_eq!(
             labels(Quantity::Millis, &[0.5, 900.0]),
-            ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]
+            ["1 ms", "10 ms", "100 ms", "1 s"]
+        );
+        assert_eq!(
+            labels(Quantity::LogMillis, &[3.0, 40.0]),
+            ["2 ms", "5 ms", "10 ms", "20 ms", "50 ms"]
         );
         let axis = Axis::over(Quantity::LogMillis, [1.0, 100.0].into_iter()).unwrap();
         assert_eq!(

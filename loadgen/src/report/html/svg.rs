@@ -51,30 +51,39 @@ impl Chart {
         let values = || self.lines.iter().flat_map(Line::values);
         let x = Axis::over(self.x, values().map(|(x, _)| x))?;
         let y = Axis::over(self.y, values().map(|(_, y)| y))?;
-        let shown = self
-            .lines
-            .iter()
-            .filter(|line| line.values().next().is_some());
-        let mut legend = String::new();
-        let mut paths = String::new();
-        for line in shown {
-            let class = line.class();
-            legend.push_str(&format!(
-                "<span class=\"key {class}\"><svg viewBox=\"0 0 22 6\" aria-hidden=\"true\">\
-                 <path d=\"M1,3H21\"/></svg>{}</span>",
-                escape(&line.name)
-            ));
-            paths.push_str(&path(line, &x, &y));
-        }
+        let paths: String = self.shown().map(|line| path(line, &x, &y)).collect();
         let title = escape(&self.title);
         Some(format!(
-            "<figure class=\"chart\"><figcaption><h3>{title}</h3><div class=\"legend\">{legend}\
+            "<figure class=\"chart\"><figcaption><h3>{title}</h3><div class=\"legend\">{}\
              </div></figcaption><svg class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{title}\">{}{paths}<line class=\"at\" y1=\"{TOP}\" y2=\"{}\"/></svg>\
              </figure>\n",
+            self.legend(),
             grid(&x, &y),
             HEIGHT - BOTTOM
         ))
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Line> {
+        self.lines
+            .iter()
+            .filter(|line| line.values().next().is_some())
+    }
+
+    /// Names each line once: the dashed one of a pair needs no name of its own.
+    fn legend(&self) -> String {
+        let is_new = |name: &str| self.shown().any(|line| !line.is_old && line.name == name);
+        self.shown()
+            .filter(|line| !line.is_old || !is_new(&line.name))
+            .map(|line| {
+                format!(
+                    "<span class=\"key {}\"><svg viewBox=\"0 0 22 6\" aria-hidden=\"true\">\
+                     <path d=\"M1,3H21\"/></svg>{}</span>",
+                    line.class(),
+                    escape(&line.name)
+                )
+            })
+            .collect()
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn latencies(new: &Figures, old: Option<&Figures>) -> String {
             rows.push_str(&latency_row(figure.title(), latency, old));
         }
     }
-    table("Latencies", &LATENCY_HEAD, &rows)
+    wide_table("Latencies", &LATENCY_HEAD, &rows)
 }
 
 const LATENCY_HEAD: [&str; 7] = ["", "p50", "p90", "p99", "p99.9", "max", "values"];
@@ -203,7 +203,7 @@ fn group_latencies(by: &str, groups: &Groups, old: Option<&Groups>) -> String {
             rows.push_str(&latency_row(&title, latency, old));
         }
     }
-    table(&format!("Latencies by {by}"), &LATENCY_HEAD, &rows)
+    wide_table(&format!("Latencies by {by}"), &LATENCY_HEAD, &rows)
 }
 
 fn group_counts(by: &str, groups: &Groups) -> String {
@@ -235,21 +235,35 @@ fn group_counts(by: &str, groups: &Groups) -> String {
     let head: Vec<&str> = std::iter::once("")
         .chain(kinds.iter().map(|kind| kind.title()))
         .collect();
-    table(&format!("Counts by {by}"), &head, &rows)
+    wide_table(&format!("Counts by {by}"), &head, &rows)
 }
 
 /// A table with its title; nothing if it has no rows.
 pub(super) fn table(title: &str, head: &[&str], rows: &str) -> String {
+    section("table", title, head, rows)
+}
+
+/// A table as wide as the page.
+fn wide_table(title: &str, head: &[&str], rows: &str) -> String {
+    section("table wide", title, head, rows)
+}
+
+fn section(class: &str, title: &str, head: &[&str], rows: &str) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head: String = head
+    let names: String = head
         .iter()
         .map(|name| format!("<th>{}</th>", escape(name)))
         .collect();
+    let head = if head.iter().all(|name| name.is_empty()) {
+        String::new()
+    } else {
+        format!("<thead><tr>{names}</tr></thead>")
+    };
     format!(
-        "<section class=\"table\"><h3>{}</h3><div class=\"scroll\"><table><thead><tr>{head}</tr>\
-         </thead><tbody>{rows}</tbody></table></div></section>\n",
+        "<section class=\"{class}\"><h3>{}</h3><div class=\"scroll\"><table>{head}<tbody>{rows}\
+         </tbody></table></div></section>\n",
         escape(title)
     )
 }

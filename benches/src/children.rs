@@ -1,29 +1,62 @@
 //! The processes of a run: the server, the raw loop, and the clients that drain.
 
+mod drain;
+mod raw;
+mod server;
+
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Deadline;
-use crate::http::{self, HttpError, Request};
-use crate::scenario::{Scenario, Transport};
+use crate::http::HttpError;
+use crate::process::ProcError;
 
-/// How long a process may take to be ready, or 10,000 clients to connect. Source: arbitrary,
+pub(crate) use crate::children::drain::{Clients, Drain, Line};
+pub(crate) use crate::children::raw::{AcceptReport, Raw, RawOptions, RawReport};
+pub(crate) use crate::children::server::Server;
+
+/// How long a process may take to be ready, or 19,000 clients to connect. Source: arbitrary,
 /// because it takes some ten seconds on a machine with two cores.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(50);
-/// New connections a second. Source: arbitrary, because it fills 10,000 in three seconds and keeps
-/// the server's line of connections short.
-const RAMP_RATE: &str = "3500";
-/// Connections that are being made at once. Source: the raw loop's listener has a line of 128.
-const HANDSHAKES: &str = "100";
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
+/// The server's core, and the raw loop's.
+const SERVER_CORE: &str = "0";
+/// The clients' core; this program has it too.
+const CLIENT_CORE: &str = "1";
+
+/// How clients are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    Ws,
+    Sse,
+}
+
+impl Transport {
+    /// The word in options and metrics.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Sse => "sse",
+        }
+    }
+
+    /// What the raw loop puts around a payload of 126 to 65,535 bytes. Source: RFC 6455 section
+    /// 5.2; `event: delta`, `data: ` and three line ends.
+    const fn framing_bytes(self) -> u64 {
+        match self {
+            Self::Ws => 4,
+            Self::Sse => 21,
+        }
+    }
+}
 
 /// Why a process of the run is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +78,20 @@ pub(crate) enum ChildError {
     Output { what: &'static str, line: String },
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error(transparent)]
+    Proc(#[from] ProcError),
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> ChildError {
     move |source| ChildError::Io { what, source }
+}
+
+/// The programs, and where a run keeps its files.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) freshet: PathBuf,
+    pub(crate) loadgen: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// A process that is killed when it is dropped.
@@ -63,16 +106,16 @@ impl Process {
     /// Starts `command` on one core; its standard error goes to a file in `folder`.
     fn start(
         what: &'static str,
-        core: u8,
+        core: &str,
         folder: &Path,
         command: &[String],
     ) -> Result<Self, ChildError> {
         let log = folder.join(format!("{what}.log"));
         let errors = File::create(&log).map_err(io_error("a log file"))?;
         let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+            .args(["-c", core])
             .args(command)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
@@ -131,156 +174,6 @@ fn free_address() -> Result<SocketAddr, ChildError> {
         .map_err(io_error("a free port"))
 }
 
-/// `freshet serve --demo` with one shard on core 0.
-#[derive(Debug)]
-pub(crate) struct Server {
-    process: Process,
-    pub(crate) address: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Server {
-    /// Starts it on an empty store in `folder` and waits until it is ready.
-    pub(crate) fn start(program: &Path, folder: &Path) -> Result<Self, ChildError> {
-        let (address, admin) = (free_address()?, free_address()?);
-        let data = folder.join("data");
-        if data.exists() {
-            fs::remove_dir_all(&data).map_err(io_error("the old store"))?;
-        }
-        let text = |text: &str| text.to_owned();
-        let command = [
-            program.display().to_string(),
-            text("serve"),
-            text("--demo"),
-            text("--shards=1"),
-            format!("--listen={address}"),
-            format!("--admin-listen={admin}"),
-            format!("--data={}", data.display()),
-            // Heartbeats are not what is measured; two minutes apart they are half a percent.
-            text("--heartbeat=120s"),
-            text("--idle-timeout=240s"),
-            text("--log-level=warn"),
-        ];
-        let mut process = Process::start("freshet", 0, folder, &command)?;
-        process.wait_for(|| {
-            let request = Request {
-                path: "/readyz",
-                key: None,
-                json: None,
-            };
-            Ok(http::ask(admin, request).is_ok())
-        })?;
-        Ok(Self {
-            process,
-            address,
-            admin,
-        })
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    /// Sets one key of the demo's channel.
-    pub(crate) fn publish(&self, key: &str, value: &str) -> Result<(), ChildError> {
-        let json = serde_json::json!({
-            "environment": "prod", "set": "storefront", "app": "web", "layer": "app",
-            "changes": {"set": {key: value}, "unset": []},
-        })
-        .to_string();
-        let request = Request {
-            path: "/v1/config/publish",
-            key: Some("demo-key"),
-            json: Some(&json),
-        };
-        http::ask(self.address, request)?;
-        Ok(())
-    }
-
-    /// Frames handed to sockets of one transport since the start. Up to 250 ms old.
-    pub(crate) fn deliveries(&self, transport: Transport) -> Result<u64, ChildError> {
-        let request = Request {
-            path: "/metrics",
-            key: None,
-            json: None,
-        };
-        let metrics = http::ask(self.admin, request)?;
-        let name = format!(
-            "ecs_refresh_fanout_total{{transport=\"{}\"}} ",
-            transport.word()
-        );
-        metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(&name)?.trim().parse().ok())
-            .ok_or(ChildError::Output {
-                what: "freshet",
-                line: format!("no {name}in /metrics"),
-            })
-    }
-}
-
-/// `loadgen raw` on core 0: it sends by itself once all clients are there.
-#[derive(Debug)]
-pub(crate) struct Raw {
-    process: Process,
-    pub(crate) address: SocketAddr,
-}
-
-/// What `loadgen raw` found.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RawReport {
-    pub(crate) bytes_per_frame: u64,
-    pub(crate) sends: u64,
-    pub(crate) partial: u64,
-    pub(crate) cpu_micros_per_send: f64,
-}
-
-/// What a run is made of: how often, and how far apart.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) passes: u32,
-    pub(crate) interval: Duration,
-}
-
-impl Raw {
-    /// Starts it and waits until it listens.
-    pub(crate) fn start(
-        program: &Path,
-        folder: &Path,
-        (scenario, payload_bytes): (&Scenario, u64),
-        pace: Pace,
-    ) -> Result<Self, ChildError> {
-        let address = free_address()?;
-        let command = [
-            program.display().to_string(),
-            "raw".to_owned(),
-            format!("--listen={address}"),
-            format!("--connections={}", scenario.connections),
-            format!("--bytes={payload_bytes}"),
-            format!("--passes={}", pace.passes),
-            format!("--interval={}ms", pace.interval.as_millis()),
-            format!("--transport={}", scenario.transport.word()),
-        ];
-        let mut process = Process::start("raw", 0, folder, &command)?;
-        // A probe would be taken for a client, so the kernel is asked.
-        process.wait_for(|| is_listening(address))?;
-        Ok(Self { process, address })
-    }
-
-    /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Result<RawReport, ChildError> {
-        let mut line = String::new();
-        let mut out = self.process.child.stdout.take().expect("it is piped");
-        out.read_to_string(&mut line)
-            .map_err(io_error("the raw loop's report"))?;
-        serde_json::from_str(&line).map_err(|_| ChildError::Output {
-            what: "raw",
-            line: line + &fs::read_to_string(&self.process.log).unwrap_or_default(),
-        })
-    }
-}
-
 /// Whether someone listens on a port of 127.0.0.1. Source: proc_net_tcp(5); 0A is LISTEN.
 fn is_listening(address: SocketAddr) -> Result<bool, ChildError> {
     let table = fs::read_to_string("/proc/net/tcp").map_err(io_error("/proc/net/tcp"))?;
@@ -291,70 +184,10 @@ fn is_listening(address: SocketAddr) -> Result<bool, ChildError> {
     }))
 }
 
-/// `loadgen drain` on core 1.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    _process: Process,
-    last: Arc<Mutex<Option<Line>>>,
-}
-
-/// What the clients have counted so far.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Line {
-    pub(crate) connections: u64,
-    pub(crate) frames: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Drain {
-    /// Starts the clients and waits until all are connected.
-    pub(crate) fn start(
-        program: &Path,
-        folder: &Path,
-        address: SocketAddr,
-        scenario: &Scenario,
-    ) -> Result<Self, ChildError> {
-        let mut command = vec![
-            program.display().to_string(),
-            "drain".to_owned(),
-            format!("--url=http://{address}"),
-            format!("--connections={}", scenario.connections),
-            format!("--transport={}", scenario.transport.word()),
-            format!("--ramp-rate={RAMP_RATE}"),
-            format!("--handshakes={HANDSHAKES}"),
-            // It is killed when it is not needed any more.
-            "--duration=60m".to_owned(),
-        ];
-        command.extend(scenario.keys.map(|keys| format!("--keys={keys}")));
-        let mut process = Process::start("drain", 1, folder, &command)?;
-        let out = process.child.stdout.take().expect("it is piped");
-        let last = Arc::new(Mutex::new(None));
-        let lines = Arc::clone(&last);
-        // The thread ends with the process.
-        drop(std::thread::spawn(move || follow(out, &lines)));
-        process.wait_for(|| {
-            Ok(last
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_some())
-        })?;
-        Ok(Self {
-            _process: process,
-            last,
-        })
-    }
-
-    /// The newest figures, up to a second old.
-    pub(crate) fn line(&self) -> Line {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.expect("the start waits for the first line")
-    }
-}
-
-fn follow(out: std::process::ChildStdout, last: &Mutex<Option<Line>>) {
-    for line in BufReader::new(out).lines().map_while(Result::ok) {
-        if let Ok(line) = serde_json::from_str(&line) {
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
-        }
-    }
+/// What `loadgen raw` and `loadgen drain` say about a spread of times, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(crate) struct PassMillis {
+    #[serde(default)]
+    pub(crate) count: u64,
+    pub(crate) median: f64,
 }

@@ -1,70 +1,72 @@
-//! `freshet-bench`: what a delivery and an idle connection cost, beside a raw `send(2)` loop.
+//! `freshet-bench`: every objective of `docs/benchmarks.md`, each beside its raw baseline in the
+//! same run.
 //!
-//! The server has one core and the clients the other. Each round measures freshet, then the raw
-//! loop with frames of the size that freshet's had and the same clients, so that both meet the same
-//! machine. Nothing is asserted on times; a round whose deliveries do not add up is an error.
+//! The server has one core, the clients and this program the other. A round runs every row once,
+//! Freshet and its baseline one after the other, so that both meet the same machine; only ratios
+//! within a round are compared. A row whose figures do not add up is an error, not a row.
 
 mod children;
 mod clock;
 mod http;
 mod process;
+mod publisher;
 mod report;
-mod round;
-mod scenario;
+mod row;
+mod rows;
+mod site;
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
-use crate::children::Pace;
-use crate::report::{Line, Report, Round};
-use crate::round::{Bench, RoundError};
-use crate::scenario::{SCENARIOS, Scenario};
+use crate::children::Programs;
+use crate::report::Report;
+use crate::row::{Bench, Row, RowError, Sample};
+use crate::rows::ROWS;
 
-/// Connections below which memory per connection drowns in what comes once. Source: arbitrary,
-/// because the allocator takes memory in steps of 2 MiB, which are 210 bytes for each of so many.
-const MEMORY_CONNECTIONS_MIN: u32 = 10_000;
-
-/// Measures what a delivery and an idle connection cost, beside a raw send(2) loop.
+/// Measures every objective beside a raw baseline and prints a Markdown table.
 #[derive(Debug, Parser)]
 #[command(name = "freshet-bench", version)]
 struct Options {
-    /// Rounds of each line, freshet and raw by turns
+    /// Rounds of each row
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Publishes of a round, each of them one pass over all subscribers
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
-    passes: u32,
-    /// Milliseconds between two publishes, longer than a pass
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(50..))]
-    interval_ms: u64,
-    /// Only this line; repeatable: ws-1000, ws-10000, sse-10000, ws-10000-signed
-    #[arg(long, value_name = "NAME")]
+    /// Only this row, or all rows of this number; repeatable
+    #[arg(long, value_name = "ROW")]
     only: Vec<String>,
+    /// Print the rows' names and end
+    #[arg(long)]
+    list: bool,
+    /// A part of every size and time, to see whether rows run; above 0, at most 1
+    #[arg(long, default_value_t = 1.0, value_parser = scale)]
+    scale: f64,
     /// Where freshet and loadgen are
     #[arg(long, default_value = "target/release")]
     programs: PathBuf,
-    /// Where bench.json goes
+    /// Where bench.json and table.md go
     #[arg(long, default_value = "bench-out")]
     out: PathBuf,
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not above 0 and at most 1")),
+    }
 }
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
-    #[error("{name}: {error}")]
-    Round {
-        name: &'static str,
-        error: RoundError,
-    },
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
-    #[error("there is no line {0}; there are ws-1000, ws-10000, sse-10000, ws-10000-signed")]
-    NoSuchLine(String),
+    #[error("there is no row {0}; --list names them")]
+    NoSuchRow(String),
+    #[error("{0} of the rows have no figures")]
+    Failed(usize),
 }
 
 fn main() -> ExitCode {
@@ -78,91 +80,117 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), BenchError> {
-    let file = |path: &PathBuf| {
-        let path = path.display().to_string();
-        move |source| BenchError::File { path, source }
-    };
+    let rows = chosen(options)?;
+    if options.list {
+        for row in rows {
+            tell(&format!("{:>2} {:<20} {}", row.number, row.name, row.what));
+        }
+        return Ok(());
+    }
     let folder = std::env::temp_dir().join(format!("freshet-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(file(&folder))?;
     let bench = Bench {
-        freshet: options.programs.join("freshet"),
-        loadgen: options.programs.join("loadgen"),
-        folder: folder.clone(),
-        pace: Pace {
-            passes: options.passes,
-            interval: Duration::from_millis(options.interval_ms),
+        programs: Programs {
+            freshet: options.programs.join("freshet"),
+            loadgen: options.programs.join("loadgen"),
+            folder: folder.clone(),
         },
+        scale: options.scale,
     };
-    let measured = measure(&bench, options);
+    let measured = measure(&bench, &rows, options.rounds);
     // A folder that stays behind is in the way of nobody.
     drop(fs::remove_dir_all(&folder));
+    let failed = measured.iter().filter(|rounds| rounds.is_empty()).count();
+    let lines = rows.iter().zip(&measured);
     let report = Report {
         machine: process::machine(),
-        passes: options.passes,
-        interval_ms: bench.pace.interval.as_millis(),
-        lines: measured?,
+        rounds: options.rounds,
+        scale: options.scale,
+        lines: lines
+            .flat_map(|(row, rounds)| report::lines(row, rounds))
+            .collect(),
     };
-    fs::create_dir_all(&options.out).map_err(file(&options.out))?;
-    let path = options.out.join("bench.json");
-    let json = serde_json::to_vec_pretty(&report).expect("figures have text keys only");
-    fs::write(&path, json).map_err(file(&path))?;
-    writeln!(io::stdout(), "{}", report.markdown()).map_err(file(&PathBuf::from("the table")))
+    write(&report, &options.out)?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(BenchError::Failed(failed)),
+    }
 }
 
-fn measure(bench: &Bench, options: &Options) -> Result<Vec<Line>, BenchError> {
-    let is_known = |name: &&String| SCENARIOS.iter().any(|scenario| scenario.name == *name);
-    if let Some(unknown) = options.only.iter().find(|name| !is_known(name)) {
-        return Err(BenchError::NoSuchLine(unknown.clone()));
+fn chosen(options: &Options) -> Result<Vec<&'static Row>, BenchError> {
+    let is = |row: &Row, word: &str| row.name == word || row.number.to_string() == word;
+    let is_known = |word: &&String| ROWS.iter().any(|row| is(row, word));
+    if let Some(unknown) = options.only.iter().find(|word| !is_known(word)) {
+        return Err(BenchError::NoSuchRow(unknown.clone()));
     }
-    let is_chosen = |scenario: &&Scenario| {
-        options.only.is_empty() || options.only.iter().any(|name| name == scenario.name)
-    };
-    let mut lines = Vec::new();
-    for scenario in SCENARIOS.iter().filter(is_chosen) {
-        let name = scenario.name;
-        let failed = |error| BenchError::Round { name, error };
-        let value_bytes = size_value(bench, scenario).map_err(failed)?;
-        let mut rounds = Vec::new();
-        for number in 1..=options.rounds {
-            let freshet = bench.freshet(scenario, value_bytes).map_err(failed)?;
-            let raw = bench.raw(scenario, freshet.frame_bytes).map_err(failed)?;
-            let round = Round::new(freshet, &raw);
+    let is_chosen =
+        |row: &&&Row| options.only.is_empty() || options.only.iter().any(|word| is(row, word));
+    Ok(ROWS.iter().filter(is_chosen).copied().collect())
+}
+
+/// The samples of each row, a list for each round. A row that fails has none, and is not tried
+/// again: its figures would not be those of the same run.
+fn measure(bench: &Bench, rows: &[&Row], rounds: u32) -> Vec<Vec<Vec<Sample>>> {
+    let mut measured: Vec<Vec<Vec<Sample>>> = rows.iter().map(|_| Vec::new()).collect();
+    let mut has_failed = vec![false; rows.len()];
+    let once: u64 = rows.iter().map(|row| row.seconds).sum();
+    let mut left = once * u64::from(rounds);
+    for round in 1..=rounds {
+        for (place, row) in rows.iter().enumerate() {
+            let minutes = left.div_ceil(60);
             tell(&format!(
-                "{name} {number}/{}: freshet {:.2} µs, raw {:.2} µs ({} partial), {:.0} bytes a frame, \
-                 {:.0} bytes a connection",
-                options.rounds,
-                freshet.shard_micros_per_delivery,
-                raw.cpu_micros_per_send,
-                raw.partial,
-                freshet.frame_bytes,
-                freshet.bytes_per_idle_connection,
+                "{} {round}/{rounds}, about {minutes} min left",
+                row.name
             ));
-            rounds.push(round);
+            left -= row.seconds;
+            if has_failed[place] {
+                continue;
+            }
+            match (row.run)(bench) {
+                Ok(samples) => {
+                    samples.iter().for_each(tell_sample);
+                    measured[place].push(samples);
+                }
+                Err(error) => {
+                    tell_error(row, &error);
+                    has_failed[place] = true;
+                    measured[place].clear();
+                }
+            }
         }
-        lines.push(Line::new(scenario.clone(), rounds));
     }
-    Ok(lines)
+    measured
 }
 
-/// The size of the value that makes the frame as large as it is to be; at least 8 bytes, to tell
-/// passes apart.
-fn size_value(bench: &Bench, scenario: &Scenario) -> Result<u64, RoundError> {
-    /// Source: arbitrary, because some size must be tried.
-    const TRIED: u64 = 32;
-    let few = Scenario {
-        connections: 4,
-        ..scenario.clone()
-    };
-    let quick = Bench {
-        pace: Pace {
-            passes: 4,
-            interval: Duration::from_millis(100),
-        },
-        ..bench.clone()
-    };
-    let frame_bytes = quick.freshet(&few, TRIED)?.frame_bytes.round() as u64;
-    let around = frame_bytes.saturating_sub(TRIED);
-    Ok(scenario.frame_bytes.saturating_sub(around).max(8))
+fn tell_sample(sample: &Sample) {
+    let beside = |raw: f64| format!(", raw {raw:.3}, ratio {:.3}", sample.value / raw);
+    let raw = sample.raw.filter(|raw| *raw > 0.0);
+    let raw = raw.map_or_else(String::new, beside);
+    let (figure, unit, value) = (sample.figure, sample.unit, sample.value);
+    tell(&format!("    {figure}: {value:.3} {unit}{raw}"));
+}
+
+fn tell_error(row: &Row, error: &RowError) {
+    tell(&format!("{}: no figures: {error}", row.name));
+}
+
+fn write(report: &Report, out: &Path) -> Result<(), BenchError> {
+    fs::create_dir_all(out).map_err(file(out))?;
+    let json = serde_json::to_vec_pretty(report).expect("figures have text keys only");
+    let table = report.markdown();
+    for (name, bytes) in [
+        ("bench.json", json.as_slice()),
+        ("table.md", table.as_bytes()),
+    ] {
+        let path = out.join(name);
+        fs::write(&path, bytes).map_err(file(&path))?;
+    }
+    writeln!(io::stdout(), "{table}").map_err(file(Path::new("the table")))
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> BenchError {
+    let path = path.display().to_string();
+    move |source| BenchError::File { path, source }
 }
 
 /// Tells a person who waits how far it is.

@@ -1,0 +1,113 @@
+//! What a tenant with a hundred times the load does to another one, and to its own kill switch.
+
+use freshet_proto::envelope::PublishKind;
+
+use crate::children::{Clients, Drain, Transport};
+use crate::publisher;
+use crate::row::{Bench, Row, RowError, Sample, Target, equal};
+use crate::rows::hot::finish;
+use crate::rows::pass::NO_HEARTBEAT;
+use crate::site::Site;
+
+/// Subscribers of the large tenant's channel, and of the two small ones.
+const MANY: u32 = 10_000;
+const FEW: u32 = 100;
+/// Publishes a second to each.
+const OFTEN: u32 = 400;
+const SELDOM: u32 = 4;
+const SECONDS: u64 = 15;
+/// The large tenant's channel, its other channel for the kill switch, and the small tenant's.
+const LARGE: usize = 0;
+const SWITCHED: usize = 1;
+const SMALL: usize = 2;
+
+pub(super) const ROW: Row = Row {
+    name: "fairness",
+    number: 9,
+    what: "beside a tenant with 100 × the subscribers and the publishes",
+    seconds: 45,
+    run,
+};
+
+/// Figures of the two small channels, p99 in milliseconds.
+struct Small {
+    other: f64,
+    switch: f64,
+}
+
+fn run(bench: &Bench) -> Result<Vec<Sample>, RowError> {
+    let mut site = Site::start(&bench.programs, (2, 2), NO_HEARTBEAT)?;
+    let many = site.clients(
+        ("many", Transport::Ws),
+        bench.clients(MANY),
+        LARGE..LARGE + 1,
+    )?;
+    let mut many = site.follow(&many)?;
+    let mut other = site.follow(&few(&site, "other", SMALL)?)?;
+    let mut switch = site.follow(&few(&site, "switch", SWITCHED)?)?;
+    let quiet = publish(bench, &mut site, (&mut other, &mut switch), false)?;
+    many.ask("reset")?;
+    let busy = publish(bench, &mut site, (&mut other, &mut switch), true)?;
+    let line = many.wait_until(|line| line.at_newest == line.connections)?;
+    Ok(vec![
+        Sample::new("the small tenant's p99", "ms, beside quiet", busy.other)
+            .beside(quiet.other)
+            .target(Target::Ratio(1.1)),
+        Sample::new(
+            "a kill switch's p99 in the storm",
+            "ms, beside quiet",
+            busy.switch,
+        )
+        .beside(quiet.switch)
+        .target(Target::Ratio(2.0)),
+        Sample::new("the large tenant's staleness p99", "ms", line.staleness.p99),
+    ])
+}
+
+fn few(site: &Site, what: &'static str, channel: usize) -> Result<Clients, RowError> {
+    Ok(Clients {
+        is_first: true,
+        ..site.clients((what, Transport::Ws), FEW, channel..channel + 1)?
+    })
+}
+
+fn publish(
+    bench: &Bench,
+    site: &mut Site,
+    (other, switch): (&mut Drain, &mut Drain),
+    is_busy: bool,
+) -> Result<Small, RowError> {
+    let seconds = bench.seconds(SECONDS);
+    other.ask("reset")?;
+    switch.ask("reset")?;
+    let mut loads = vec![
+        (SMALL, (PublishKind::Publish, SELDOM)),
+        (SWITCHED, (PublishKind::KillSwitch, SELDOM)),
+    ];
+    if is_busy {
+        loads.push((LARGE, (PublishKind::Publish, OFTEN)));
+    }
+    let mut threads = Vec::new();
+    for (channel, load) in loads {
+        let chains = vec![site.channels[channel].clone()];
+        let thread = publisher::spawn(site.another_push()?, chains, load, seconds);
+        threads.push((channel, thread));
+    }
+    let mut published = 0;
+    for (channel, thread) in threads {
+        let (done, chains) = finish(thread)?;
+        site.channels[channel] = chains[0].clone();
+        if channel == SMALL {
+            published = done.events;
+        }
+    }
+    let other = other.wait_until(|line| line.at_newest == line.connections)?;
+    let switch = switch.wait_until(|line| line.at_newest == line.connections)?;
+    let wanted = published * u64::from(FEW);
+    equal("the small tenant's frames", other.latency.count, wanted)?;
+    equal("frames of the kill switch", switch.latency.count, wanted)?;
+    Ok(Small {
+        other: other.latency.p99,
+        switch: switch.latency.p99,
+    })
+}

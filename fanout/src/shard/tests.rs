@@ -7,4 +7,5 @@ mod oracle;
 mod pacing;
 mod reads;
 mod sizes;
+mod urgent;
 mod world;

@@ -99,12 +99,7 @@ fn publish_on(world: &mut World, channel: usize, edits: &[(usize, Option<usize>)
         .iter()
         .map(|(key, text)| (*key, text.as_deref()))
         .collect();
-    let kind = if how.is_rollback {
-        PublishKind::Rollback
-    } else {
-        PublishKind::Publish
-    };
-    let mut event = history.publish_step(&edits, kind, how.step);
+    let mut event = history.publish_step(&edits, how.kind, how.step);
     if !how.is_inline {
         event.delta = None;
     }
@@ -130,7 +125,7 @@ fn run(world: &mut World, op: &Op) {
         Op::Storm { channel, times } => {
             for time in 0..*times {
                 let how = How {
-                    is_rollback: false,
+                    kind: PublishKind::Publish,
                     is_inline: true,
                     step: 1,
                 };
@@ -162,6 +157,7 @@ fn run(world: &mut World, op: &Op) {
             let follow = follow(world, *channel, *filter, false, *from);
             world.long_poll(*node, channel / 3, follow);
         }
+        Op::Press { is_under_pressure } => world.press(*is_under_pressure),
         Op::Pass { millis } => world.pass(Duration::from_millis(*millis)),
         Op::Sleep { millis } => world.sleep(Duration::from_millis(*millis)),
         Op::Pump { node, slices } => world.pump_slices(*node, *slices),
@@ -250,6 +246,7 @@ fn run_on_client(world: &mut World, client: usize, op: &Op) {
         | Op::Answer { .. }
         | Op::Connect { .. }
         | Op::LongPoll { .. }
+        | Op::Press { .. }
         | Op::Pass { .. }
         | Op::Sleep { .. }
         | Op::Pump { .. } => unreachable!("not about a client"),

@@ -65,25 +65,6 @@ fn a_channel_that_nobody_follows_keeps_no_change_waiting() {
 }
 
 #[test]
-fn a_rollback_within_a_pass_goes_when_the_pass_is_over() {
-    let mut world = World::small();
-    // Two slices of writes, so that the pass can be met in its middle.
-    let clients: Vec<_> = (0..300)
-        .map(|_| world.follower(0, Wire::WebSocket))
-        .collect();
-    world.pass(Duration::from_secs(1));
-    let event = world.truth[0].publish(&[("a", Some(ONE))]);
-    world.announce(event);
-    world.deliver_all(0);
-    world.pump_slices(0, 1);
-    let event = world.truth[0].publish_step(&[("a", None)], PublishKind::Rollback, 1);
-    world.announce(event);
-    world.deliver_all(0);
-    world.pump(0);
-    assert!(clients.iter().all(|client| world.held(*client) == 3));
-}
-
-#[test]
 fn a_tenant_far_above_its_signal_rate_is_served_all_the_time() {
     let mut world = World::small();
     world.truth[0].edition = Edition::Free;

@@ -213,7 +213,13 @@ impl World {
                 .truth
                 .iter()
                 .position(|history| history.id == load.channel);
+            // No origin goes back behind what it once answered with.
+            let held = node.shard.convergence(&load.channel).head;
             let floor = channel.map_or(cursor(1, 1), |channel| node.passed[channel]);
+            let floor = held.map_or(floor, |held| {
+                let is_later = (held.epoch, held.revision) > (floor.epoch, floor.revision);
+                if is_later { held } else { floor }
+            });
             node.asked.push_back(Asked { load, floor });
         }
         while let Some(channel) = node.shard.poll_unload() {

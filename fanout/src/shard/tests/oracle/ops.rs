@@ -1,5 +1,6 @@
 //! The operations, and how likely each is.
 
+use freshet_proto::envelope::PublishKind;
 use proptest::prelude::*;
 
 use super::{KEYS, NODES};
@@ -95,6 +96,9 @@ pub(super) enum Op {
     Eject {
         client: usize,
     },
+    Press {
+        is_under_pressure: bool,
+    },
     Pass {
         millis: u64,
     },
@@ -109,7 +113,7 @@ pub(super) enum Op {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct How {
-    pub(super) is_rollback: bool,
+    pub(super) kind: PublishKind,
     pub(super) is_inline: bool,
     pub(super) step: u64,
 }
@@ -158,14 +162,18 @@ fn publish() -> impl Strategy<Value = Op> {
     let size = prop_oneof![12 => Just(0usize), 6 => Just(1usize), 1 => Just(2usize)];
     let edit = (0..KEYS.len(), prop::option::weighted(0.7, size));
     let how = (
-        prop::bool::weighted(0.1),
+        prop_oneof![
+            16 => Just(PublishKind::Publish),
+            2 => Just(PublishKind::KillSwitch),
+            2 => Just(PublishKind::Rollback),
+        ],
         prop::bool::weighted(0.85),
         1..3u64,
     );
     let edits = prop::collection::vec(edit, 0..4);
-    (channel(), edits, how).prop_map(|(channel, edits, (is_rollback, is_inline, step))| {
+    (channel(), edits, how).prop_map(|(channel, edits, (kind, is_inline, step))| {
         let how = How {
-            is_rollback,
+            kind,
             is_inline,
             step,
         };
@@ -216,6 +224,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (client(), 0..4usize, any::<bool>())
             .prop_map(|(client, nth, is_applied)| Op::Ack { client, nth, is_applied }),
         1 => client().prop_map(|client| Op::Eject { client }),
+        1 => any::<bool>().prop_map(|is_under_pressure| Op::Press { is_under_pressure }),
         5 => millis().prop_map(|millis| Op::Pass { millis }),
         1 => millis().prop_map(|millis| Op::Sleep { millis }),
         8 => (node(), prop_oneof![2 => 0..3usize, 1 => Just(usize::MAX)])

@@ -42,6 +42,15 @@ pub struct FreshetProcess {
     expected_errors: Vec<String>,
 }
 
+/// A thread of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its name; the kernel keeps 15 bytes of it.
+    pub name: String,
+    /// How long it has run on a processor since it began.
+    pub cpu: Duration,
+}
+
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub enum FreshetError {
@@ -273,6 +282,23 @@ impl FreshetProcess {
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         // Source of 1024: proc(5), the unit of VmRSS is kB of 1024 bytes.
         kib.unwrap_or(0) * 1024
+    }
+
+    /// The threads of the process, from `/proc`; none if it does not run.
+    pub fn threads(&self) -> Vec<Thread> {
+        let tasks = self.pid().map(|pid| format!("/proc/{pid}/task"));
+        let tasks = tasks.and_then(|path| std::fs::read_dir(path).ok());
+        let threads = tasks.into_iter().flatten().filter_map(|task| {
+            let path = task.ok()?.path();
+            let name = std::fs::read_to_string(path.join("comm")).ok()?;
+            let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let nanos = stat.split(' ').next()?.parse().ok()?;
+            Some(Thread {
+                name: name.trim_end().to_owned(),
+                cpu: Duration::from_nanos(nanos),
+            })
+        });
+        threads.collect()
     }
 
     /// Lets the log hold errors with `text` in them.

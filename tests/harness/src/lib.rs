@@ -3,5 +3,5 @@
 mod freshet;
 mod kafka;
 
-pub use freshet::{FreshetError, FreshetProcess};
+pub use freshet::{FreshetError, FreshetProcess, Thread};
 pub use kafka::{KafkaBroker, KafkaError};

@@ -229,6 +229,7 @@ async fn show_metrics(State(view): State<View>) -> impl IntoResponse {
         process.feed_items = gateway.feed.items() as u64;
         process.feed_bytes = gateway.feed.bytes() as u64;
         process.keys = gateway.services.auth.len() as u64;
+        process.admission = gateway.services.admission.figures();
         process.pushes = gateway.services.push.under_way() as u64;
     }
     let hub = view.source.as_ref().map_or(&nothing, |(source, hub)| {

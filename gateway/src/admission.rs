@@ -1,59 +1,54 @@
-//! How many may come in: connections in all and of a tenant, and reads per second.
+//! Who may come in: connections in all and of a tenant, how fast they may come, reads per second,
+//! and keys that open nothing.
+//!
+//! What is asked for every connection is a handful of atomic numbers and one look into a map of
+//! client addresses: some 0.2 µs beside a handshake of tens. Everything else happens to those who
+//! are refused.
+
+mod client;
+mod figures;
+mod limit;
+mod rates;
+mod spread;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use client::ClientKey;
 use dashmap::DashMap;
+pub use figures::{AdmissionFigures, RATE_LABELS};
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::{Edition, Principal};
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+pub use limit::{LIMITS, Limit, LimitError};
+use rates::{KeyedRate, RateClock};
+use spread::Spread;
 
-/// Tenants whose read rate is remembered before those at rest are forgotten. Source: ledger 2.14,
-/// ten thousand tenants.
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::Number;
+
+/// Tenants whose rates are remembered. Source: ledger 2.14, ten thousand tenants.
 const TENANTS_MAX: usize = 10_000;
-
+/// Client addresses whose rates are remembered. Source: arbitrary, because a key and its cell are
+/// some 50 bytes, and only addresses that came within the last seconds are kept.
+const CLIENTS_MAX: usize = 100_000;
 /// Refused sockets that are heard out at once. Source: arbitrary, because each is a descriptor for up
 /// to two seconds, and a load balancer's probes and a fleet's first tries fit.
 const REFUSED_MAX: usize = 1_024;
-
-/// Which limit was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LimitError {
-    /// The node holds as many connections as it may.
-    #[error("this node holds as many connections as it may; come back later or try another node")]
-    NodeConnections,
-    /// The tenant holds as many connections as it may on this node.
-    #[error("the tenant holds as many connections as its edition allows on one node")]
-    TenantConnections,
-    /// The tenant reads faster than its edition allows.
-    #[error("the tenant reads faster than its edition allows")]
-    Reads {
-        /// When a read will be let in again.
-        retry_after: Duration,
-    },
-}
-
-impl LimitError {
-    /// The status of an HTTP answer.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::NodeConnections => 503,
-            Self::TenantConnections | Self::Reads { .. } => 429,
-        }
-    }
-
-    /// Seconds after which to come back.
-    pub fn retry_after_secs(self) -> u64 {
-        match self {
-            // Source: arbitrary, because connections end at no known time.
-            Self::NodeConnections | Self::TenantConnections => 5,
-            Self::Reads { retry_after } => retry_after.as_secs() + 1,
-        }
-    }
-}
+/// The part of a tenant's connections that may come in a second, once those that may come at once
+/// have come. Source: arbitrary, because a whole fleet may come back at once after a fault of ours,
+/// and should need ten seconds to do it again.
+const FLEET_SECONDS: u32 = 10;
+/// Wrong keys at once, by those in a second. Source: arbitrary, because a fleet behind one address
+/// may learn at once that its key was revoked.
+const FAILURES_AT_ONCE: u32 = 10;
 
 /// The counts and rates of one process.
 #[derive(Debug)]
@@ -61,80 +56,206 @@ pub struct Admission {
     /// Sockets that are open, whatever they are for.
     sockets: Arc<AtomicUsize>,
     sockets_max: usize,
+    /// Sockets whose first head is not whole yet.
+    handshakes: Arc<AtomicUsize>,
+    handshakes_max: usize,
     /// Sockets that are refused, and wait for their answer to arrive.
     refused: Arc<AtomicUsize>,
+    refused_unheard: Number,
+    /// Whether the process has used up its memory budget. Relaxed: it guards nothing.
+    is_out_of_memory: AtomicBool,
     /// None: the edition says how many.
     per_tenant_max: Option<usize>,
     tenants: DashMap<TenantId, Arc<AtomicUsize>>,
-    reads: [DefaultKeyedRateLimiter<TenantId>; 3],
+    /// None: no limit.
+    all: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Nanos>>>,
+    /// None: no limit.
+    clients: Option<KeyedRate<ClientKey>>,
+    connects: [KeyedRate<TenantId>; 3],
+    reads: [KeyedRate<TenantId>; 3],
+    /// None: no limit.
+    failures: Option<KeyedRate<ClientKey>>,
+    spread: Spread,
+    limited: [Number; LIMITS.len()],
 }
 
 /// A place that was counted; given back when dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<AtomicUsize>);
 
+/// What a socket holds when it is let in.
+#[derive(Debug)]
+pub struct Entry {
+    /// Until it is closed.
+    pub place: Permit,
+    /// Until its first head is whole.
+    pub handshake: Permit,
+}
+
+/// So many in a second, and as many at once.
+fn quota(per_second: u32) -> Quota {
+    Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN))
+}
+
+/// What a tenant of `connections` may open: all of them at once, and then a part of them a second.
+fn fleet_quota(connections: u32) -> Quota {
+    let burst = NonZeroU32::new(connections).unwrap_or(NonZeroU32::MIN);
+    quota(connections / FLEET_SECONDS).allow_burst(burst)
+}
+
 impl Admission {
     /// Nobody is in.
-    pub fn new(sockets_max: usize, per_tenant_max: Option<usize>) -> Self {
+    pub fn new(config: &Config, clock: Clock) -> Self {
+        let rate_clock = RateClock(clock);
+        let editions = [Edition::Free, Edition::Pro, Edition::Enterprise];
+        let by_tenant = |quota| KeyedRate::new(quota, TENANTS_MAX, rate_clock);
+        let by_client = |quota| KeyedRate::new(quota, CLIENTS_MAX, rate_clock);
+        let failures = |per_second: u32| {
+            let burst = per_second.saturating_mul(FAILURES_AT_ONCE);
+            quota(per_second).allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
+        };
+        let all = config.connect_rate_max.map(quota);
+        let clients = config.connect_rate_per_client_max.map(quota);
         Self {
             sockets: Arc::default(),
-            sockets_max,
+            sockets_max: config.connections_max,
+            handshakes: Arc::default(),
+            handshakes_max: config.handshakes_max,
             refused: Arc::default(),
-            per_tenant_max,
+            refused_unheard: Number::default(),
+            is_out_of_memory: AtomicBool::new(false),
+            per_tenant_max: config.connections_per_tenant_max,
             tenants: DashMap::new(),
-            reads: [Edition::Free, Edition::Pro, Edition::Enterprise].map(|edition| {
-                let rate = NonZeroU32::new(edition.limits().reads_per_second);
-                RateLimiter::keyed(Quota::per_second(rate.unwrap_or(NonZeroU32::MIN)))
+            all: all.map(|quota| RateLimiter::new(quota, InMemoryState::default(), rate_clock)),
+            clients: clients.map(by_client),
+            connects: editions.map(|edition| {
+                let by_edition = fleet_quota(edition.limits().connections);
+                by_tenant(config.connect_rate_per_tenant_max.map_or(by_edition, quota))
             }),
+            reads: editions.map(|edition| by_tenant(quota(edition.limits().reads_per_second))),
+            failures: config
+                .key_failures_per_client_max
+                .map(failures)
+                .map(by_client),
+            // Two nodes that refuse the same herd deal out different times.
+            spread: Spread::new(
+                crate::clock::wall().as_millis() ^ u64::from(std::process::id()) << 32,
+            ),
+            limited: Default::default(),
         }
     }
 
-    /// Lets a socket in, before anything is read from it.
+    /// Lets a socket in, before anything is read from it. What its own client has used up is asked
+    /// first, so that a flood of one address does not use up what all share.
     ///
     /// # Errors
     ///
-    /// [`LimitError::NodeConnections`].
-    pub fn admit_socket(&self) -> Result<Permit, LimitError> {
-        take(&self.sockets, self.sockets_max).ok_or(LimitError::NodeConnections)
+    /// [`LimitError`]: the caller answers its status and `Retry-After`.
+    pub fn admit_socket(&self, client: ClientKey) -> Result<Entry, LimitError> {
+        if self.is_out_of_memory.load(Ordering::Relaxed) {
+            return Err(self.limit(Limit::Memory));
+        }
+        if let Some(clients) = &self.clients {
+            let checked = clients.check(&client);
+            checked.map_err(|wait| self.limit_for(Limit::ClientConnects, wait))?;
+        }
+        if let Some(all) = &self.all {
+            all.check().map_err(|until| {
+                let wait = until.wait_time_from(all.clock().now());
+                self.limit_for(Limit::NodeConnects, wait)
+            })?;
+        }
+        let handshake = take(&self.handshakes, self.handshakes_max);
+        let handshake = handshake.ok_or_else(|| self.limit(Limit::Handshakes))?;
+        let place = take(&self.sockets, self.sockets_max);
+        let place = place.ok_or_else(|| self.limit(Limit::NodeConnections))?;
+        Ok(Entry { place, handshake })
     }
 
     /// A place for a refused socket to be heard out and answered; none if it must be closed at once.
     pub fn admit_refused(&self) -> Option<Permit> {
-        take(&self.refused, REFUSED_MAX)
+        let place = take(&self.refused, REFUSED_MAX);
+        if place.is_none() {
+            self.refused_unheard.increment(1);
+        }
+        place
     }
 
     /// Lets a stream of a tenant in.
     ///
     /// # Errors
     ///
-    /// [`LimitError::TenantConnections`]: the caller answers its status and `Retry-After`.
+    /// [`LimitError`]: the caller answers its status and `Retry-After`.
     pub fn admit_stream(&self, principal: &Principal) -> Result<Permit, LimitError> {
+        let checked = self.connects[principal.edition as usize].check(&principal.tenant);
+        checked.map_err(|wait| self.limit_for(Limit::TenantConnects, wait))?;
         let by_edition = principal.edition.limits().connections as usize;
         let streams = self.tenant(&principal.tenant);
         let max = self.per_tenant_max.unwrap_or(by_edition);
-        take(&streams, max).ok_or(LimitError::TenantConnections)
+        take(&streams, max).ok_or_else(|| self.limit(Limit::TenantConnections))
     }
 
     /// Lets a read in.
     ///
     /// # Errors
     ///
-    /// [`LimitError::Reads`].
+    /// [`LimitError`].
     pub fn admit_read(&self, principal: &Principal) -> Result<(), LimitError> {
-        let limiter = &self.reads[principal.edition as usize];
-        if limiter.len() > TENANTS_MAX {
-            limiter.retain_recent();
+        self.reads[principal.edition as usize]
+            .check(&principal.tenant)
+            .map_err(|wait| self.limit_for(Limit::Reads, wait))
+    }
+
+    /// Lets a key be looked up that is not known to be good.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if too many keys of this client opened nothing.
+    pub fn admit_unknown_key(&self, client: ClientKey) -> Result<(), LimitError> {
+        let wait = self.failures.as_ref().and_then(|rate| rate.wait(&client));
+        wait.map_or(Ok(()), |wait| Err(self.limit_for(Limit::KeyFailures, wait)))
+    }
+
+    /// Counts a key that opened nothing.
+    pub fn count_key_failure(&self, client: ClientKey) {
+        if let Some(failures) = &self.failures {
+            // The next one is refused by `admit_unknown_key`; this one is answered as it is, also
+            // if it was one too many.
+            failures.check(&client).ok();
         }
-        limiter
-            .check_key(&principal.tenant)
-            .map_err(|until| LimitError::Reads {
-                retry_after: until.wait_time_from(DefaultClock::default().now()),
-            })
+    }
+
+    /// Whether new connections are refused for memory, from now on.
+    pub fn set_out_of_memory(&self, is_out_of_memory: bool) {
+        self.is_out_of_memory
+            .store(is_out_of_memory, Ordering::Relaxed);
+    }
+
+    /// Forgets the clients and tenants that are at rest. For a supporting thread, now and then.
+    pub fn tidy(&self) {
+        let by_client = [&self.clients, &self.failures];
+        by_client.into_iter().flatten().for_each(KeyedRate::tidy);
+        self.connects.iter().for_each(KeyedRate::tidy);
+        self.reads.iter().for_each(KeyedRate::tidy);
     }
 
     /// Sockets that are open.
     pub fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, limit: Limit) -> LimitError {
+        self.limit_for(limit, Duration::ZERO)
+    }
+
+    /// A refusal, counted, with a time to come back of its own.
+    fn limit_for(&self, limit: Limit, wait: Duration) -> LimitError {
+        self.limited[limit as usize].increment(1);
+        let (least, width) = limit.come_back();
+        LimitError {
+            limit,
+            retry_after: self.spread.deal(least.max(wait), width),
+        }
     }
 
     fn tenant(&self, id: &TenantId) -> Arc<AtomicUsize> {
@@ -165,56 +286,4 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn principal(tenant: &str) -> Principal {
-        Principal {
-            key_id: "k".to_owned(),
-            tenant: TenantId::new(tenant).unwrap(),
-            edition: Edition::Free,
-            scopes: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_tenant_at_its_limit_leaves_room_for_others_and_gets_its_place_back() {
-        let admission = Admission::new(10, Some(2));
-        let (a, b) = (principal("a"), principal("b"));
-        let held = [
-            admission.admit_stream(&a).unwrap(),
-            admission.admit_stream(&a).unwrap(),
-        ];
-        assert_eq!(
-            admission.admit_stream(&a).unwrap_err(),
-            LimitError::TenantConnections
-        );
-        assert!(admission.admit_stream(&b).is_ok());
-        drop(held);
-        assert!(admission.admit_stream(&a).is_ok());
-    }
-
-    #[test]
-    fn a_full_node_lets_a_socket_in_when_another_goes() {
-        let admission = Admission::new(1, None);
-        let held = admission.admit_socket().unwrap();
-        assert_eq!(
-            admission.admit_socket().unwrap_err(),
-            LimitError::NodeConnections
-        );
-        drop(held);
-        assert_eq!(admission.sockets(), 0);
-        assert!(admission.admit_socket().is_ok());
-    }
-
-    #[test]
-    fn reads_above_the_edition_are_told_when_to_come_back() {
-        let admission = Admission::new(1, None);
-        let (a, b) = (principal("a"), principal("b"));
-        let refused = (0..200)
-            .filter(|_| admission.admit_read(&a).is_err())
-            .count();
-        assert!(refused >= 100, "{refused} of 200 were refused");
-        assert!(admission.admit_read(&b).is_ok());
-    }
-}
+mod tests;

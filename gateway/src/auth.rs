@@ -8,6 +8,7 @@ use freshet_fanout::time::Time;
 use freshet_proto::principal::{KeyDigest, Principal};
 use tokio::sync::Mutex;
 
+use crate::admission::{Admission, ClientKey, LimitError};
 use crate::clock::Clock;
 use crate::origin::Origin;
 
@@ -29,6 +30,9 @@ pub enum AuthError {
     /// The key is unknown or revoked.
     #[error("the API key is unknown or revoked")]
     Unknown,
+    /// The key is not known, and too many of this client's keys opened nothing.
+    #[error(transparent)]
+    TooManyFailures(#[from] LimitError),
     /// The key is not in memory and the control plane does not answer.
     #[error("the API key cannot be checked now; try again")]
     Unavailable,
@@ -40,6 +44,7 @@ pub enum AuthError {
 pub struct Authenticator {
     origin: Origin,
     clock: Clock,
+    admission: Arc<Admission>,
     slots: DashMap<KeyDigest, Arc<Mutex<Option<Answer>>>>,
 }
 
@@ -51,21 +56,56 @@ struct Answer {
 
 impl Authenticator {
     /// Nothing is remembered yet.
-    pub fn new(origin: Origin, clock: Clock) -> Self {
+    pub fn new(origin: Origin, clock: Clock, admission: Arc<Admission>) -> Self {
         Self {
             origin,
             clock,
+            admission,
             slots: DashMap::new(),
         }
     }
 
-    /// Whom `key` stands for.
+    /// Whom `key` stands for. A client that guesses slows down itself: after too many wrong keys,
+    /// only keys that are known to be good are let in from its address.
     ///
     /// # Errors
     ///
-    /// [`AuthError`]: the caller answers 401 or 503.
-    pub async fn authenticate(&self, key: Option<&str>) -> Result<Caller, AuthError> {
+    /// [`AuthError`]: the caller answers 401, 429 or 503.
+    pub async fn authenticate(
+        &self,
+        key: Option<&str>,
+        client: ClientKey,
+    ) -> Result<Caller, AuthError> {
         let digest = KeyDigest::of(key.ok_or(AuthError::Missing)?);
+        self.admit_key(&digest, client)?;
+        let outcome = self.look_up(digest).await;
+        if matches!(outcome, Err(AuthError::Unknown)) {
+            self.admission.count_key_failure(client);
+        }
+        outcome
+    }
+
+    /// Whether a key may be looked up for a client.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`], for a key that is not known to be good.
+    pub fn admit_key(&self, digest: &KeyDigest, client: ClientKey) -> Result<(), LimitError> {
+        let admitted = self.admission.admit_unknown_key(client);
+        if admitted.is_err() && self.is_known(digest) {
+            return Ok(());
+        }
+        admitted
+    }
+
+    /// Whether a key was good when it was last looked up. One that is being looked up is not.
+    fn is_known(&self, digest: &KeyDigest) -> bool {
+        let slot = self.slots.get(digest);
+        let answer = slot.as_ref().and_then(|slot| slot.try_lock().ok());
+        answer.is_some_and(|answer| answer.as_ref().is_some_and(Answer::is_good))
+    }
+
+    async fn look_up(&self, digest: KeyDigest) -> Result<Caller, AuthError> {
         let slot = self.slot(digest);
         // Whoever comes first asks; the others wait here and find the answer.
         let mut slot = slot.lock().await;
@@ -90,7 +130,7 @@ impl Authenticator {
             }
             Err(error) => {
                 tracing::warn!(%error, "a key could not be checked");
-                let last = slot.as_ref().filter(|answer| answer.principal.is_some());
+                let last = slot.as_ref().filter(|answer| answer.is_good());
                 last.map_or(Err(AuthError::Unavailable), |answer| answer.caller(digest))
             }
         }
@@ -117,10 +157,8 @@ impl Authenticator {
         }
         if self.slots.len() >= KEYS_MAX {
             self.slots.retain(|_, slot| {
-                slot.try_lock().is_ok_and(|slot| {
-                    slot.as_ref()
-                        .is_some_and(|answer| answer.principal.is_some())
-                })
+                slot.try_lock()
+                    .is_ok_and(|slot| slot.as_ref().is_some_and(Answer::is_good))
             });
         }
         if self.slots.len() >= KEYS_MAX {
@@ -140,6 +178,10 @@ pub struct Caller {
 }
 
 impl Answer {
+    fn is_good(&self) -> bool {
+        self.principal.is_some()
+    }
+
     fn caller(&self, key: KeyDigest) -> Result<Caller, AuthError> {
         let principal = self.principal.clone().ok_or(AuthError::Unknown)?;
         Ok(Caller { principal, key })

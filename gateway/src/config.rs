@@ -60,6 +60,16 @@ pub struct Config {
     pub connections_max: usize,
     /// Connections of one tenant; none if its edition decides.
     pub connections_per_tenant_max: Option<usize>,
+    /// Connections whose first head is not whole yet.
+    pub handshakes_max: usize,
+    /// New connections in a second, and at once; none for no limit.
+    pub connect_rate_max: Option<u32>,
+    /// The same, of one client address.
+    pub connect_rate_per_client_max: Option<u32>,
+    /// New streams of one tenant in a second, and at once; none if its edition decides.
+    pub connect_rate_per_tenant_max: Option<u32>,
+    /// Keys that open nothing, of one client address in a second; none for no limit.
+    pub key_failures_per_client_max: Option<u32>,
     /// Subscriptions of one connection.
     pub subscriptions_per_connection_max: usize,
     /// Between two bookmarks on a quiet stream.
@@ -317,6 +327,11 @@ impl Config {
             demo: false,
             connections_max: 0,
             connections_per_tenant_max: None,
+            handshakes_max: 0,
+            connect_rate_max: None,
+            connect_rate_per_client_max: None,
+            connect_rate_per_tenant_max: None,
+            key_failures_per_client_max: None,
             subscriptions_per_connection_max: 0,
             heartbeat: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rewind::Rewind;
 
+use crate::admission::ClientKey;
 use crate::shard::{Shell, StreamRequest};
 
 /// The smallest buffer hyper takes. Source: hyper's documentation of `max_buf_size`.
@@ -30,12 +31,13 @@ const BUFFER_BYTES_MIN: usize = 8_192;
 
 /// Serves requests on a socket until it is closed. `io` gives the bytes that were read already
 /// once more.
-pub(crate) async fn serve(shell: Rc<Shell>, io: Rewind) {
+pub(crate) async fn serve(shell: Rc<Shell>, client: ClientKey, io: Rewind) {
     let timeout = shell.services.config.handshake_timeout;
     let head_bytes_max = shell.services.config.head_bytes_max;
     let service = {
         let shell = Rc::clone(&shell);
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client);
             let shell = Rc::clone(&shell);
             async move { Ok::<_, std::convert::Infallible>(handle(shell, request).await) }
         })
@@ -61,6 +63,11 @@ pub(crate) async fn serve(shell: Rc<Shell>, io: Rewind) {
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Where a request that hyper parsed came from.
+pub(crate) fn client(extensions: &http::Extensions) -> ClientKey {
+    *extensions.get().expect("every request is given its client")
 }
 
 async fn handle(shell: Rc<Shell>, request: Request<Incoming>) -> Answer {

@@ -10,6 +10,9 @@ use freshet_fanout::counters::Counters;
 use freshet_fanout::shard::Gauges;
 use freshet_proto::close::CLOSE_REASONS;
 
+use crate::admission::AdmissionFigures;
+
+mod admission;
 mod catalogue;
 
 pub use catalogue::render;
@@ -153,6 +156,8 @@ pub struct ProcessFigures {
     pub is_ready: bool,
     /// API keys in memory.
     pub keys: u64,
+    /// What admission counts.
+    pub admission: AdmissionFigures,
     /// Requests that push events.
     pub pushes: u64,
 }

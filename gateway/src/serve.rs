@@ -2,6 +2,7 @@
 
 mod control;
 mod listen;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub struct Services {
     /// Whom keys stand for.
     pub auth: Arc<Authenticator>,
     /// Who may come in.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// What answers for what is not in memory.
     pub origin: Origin,
     /// Where shards ask for channels.
@@ -206,7 +207,12 @@ impl Gateway {
             bus,
         } = needs;
         let origin = origin(config, control)?;
-        let auth = Arc::new(Authenticator::new(origin.clone(), clock));
+        let admission = Arc::new(Admission::new(config, clock));
+        let auth = Arc::new(Authenticator::new(
+            origin.clone(),
+            clock,
+            Arc::clone(&admission),
+        ));
         let listeners = listen::public(config.listen, config.shards.get())?;
         let (requests, wanted) = mpsc::channel(hub::REQUESTS_MAX);
         let (shards, mails): (Vec<Mailbox>, Vec<_>) = listeners
@@ -220,7 +226,7 @@ impl Gateway {
             config: config.clone(),
             node: node_name(),
             auth: Arc::clone(&auth),
-            admission: Admission::new(config.connections_max, config.connections_per_tenant_max),
+            admission,
             origin: origin.clone(),
             hub: requests,
             shards: shards.clone(),
@@ -236,6 +242,9 @@ impl Gateway {
             drop(Handle::current().spawn(hub.run(feed, wanted, stop.clone())));
             stats
         })?;
+        // The task ends with `stop`.
+        let watch = watch::watch(Arc::clone(&services.admission), stop.clone());
+        drop(Handle::current().spawn(watch));
         let mut threads = Vec::new();
         let mut stats = Vec::new();
         for (number, (listener, mail)) in listeners.into_iter().zip(mails).enumerate() {

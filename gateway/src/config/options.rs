@@ -81,6 +81,10 @@ const HEAD_BYTES: std::ops::RangeInclusive<usize> = 4096..=1 << 20;
 /// would be the whole memory of a small node.
 const BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=1 << 30;
 
+/// Largest rate. Source: arbitrary, because no node accepts a tenth of it, and ten times as much
+/// still fits a `u32`.
+const RATE_MAX: usize = 10_000_000;
+
 /// Builds a row. A macro, because the parser of a row is a closure over its one field.
 macro_rules! option {
     ($name:literal, $default:literal, $value_name:literal, $shown:ident, $help:literal,
@@ -115,6 +119,11 @@ fn count(text: &str) -> Result<usize, Expected> {
 
 fn count_or_none(text: &str) -> Result<Option<usize>, Expected> {
     parse::count(text, 0..=COUNT_MAX).map(|count| (count > 0).then_some(count))
+}
+
+/// Things in a second, where 0 is no limit or another's choice.
+fn rate_or_none(text: &str) -> Result<Option<u32>, Expected> {
+    parse::count(text, 0..=RATE_MAX).map(|rate| u32::try_from(rate).ok().filter(|rate| *rate > 0))
 }
 
 fn body(text: &str) -> Result<usize, Expected> {
@@ -163,6 +172,21 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option!("connections-per-tenant-max", "0", "N", Text,
         "Connections one tenant may hold here; 0 leaves it to the tenant's edition",
         connections_per_tenant_max = count_or_none),
+    option!("handshakes-max", "16384", "N", Text,
+        "Connections that may be in their handshake; one more is answered 503 with Retry-After",
+        handshakes_max = count),
+    option!("connect-rate-max", "50000", "N", Text,
+        "New connections this process takes in a second, and as many at once; 0 is no limit",
+        connect_rate_max = rate_or_none),
+    option!("connect-rate-per-client-max", "20000", "N", Text,
+        "The same for one client address (of IPv6 one /64), so that it cannot use up what all share",
+        connect_rate_per_client_max = rate_or_none),
+    option!("connect-rate-per-tenant-max", "0", "N", Text,
+        "New streams of one tenant in a second, and at once; 0 leaves it to the tenant's edition",
+        connect_rate_per_tenant_max = rate_or_none),
+    option!("key-failures-per-client-max", "20", "N", Text,
+        "Wrong API keys one client address may show in a second, ten times as many at once; 0 is no limit",
+        key_failures_per_client_max = rate_or_none),
     option!("subscriptions-per-connection-max", "64", "N", Text,
         "Subscriptions one connection may hold",
         subscriptions_per_connection_max = count),

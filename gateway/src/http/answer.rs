@@ -42,6 +42,7 @@ impl From<Problem> for Refusal {
 impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
         let (status, reason, title) = match error {
+            AuthError::TooManyFailures(limit) => return limit.into(),
             AuthError::Missing | AuthError::Unknown => (401, "auth.unauthorized", "Unauthorized"),
             AuthError::Unavailable => (503, "auth.unavailable", "Keys cannot be checked"),
         };

@@ -10,6 +10,7 @@ use freshet_fanout::time::Time;
 use freshet_proto::ids::TenantId;
 use freshet_proto::problem::{Problem, Violation};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -33,7 +34,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 pub(super) async fn push(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (head, mut body) = request.into_parts();
     let timeout = shell.services.config.control_timeout;
-    let push = match Push::admit(shell, &head.headers).await {
+    let push = match Push::admit(shell, &head).await {
         Ok(push) => push,
         Err(refusal) => {
             discard(body, timeout);
@@ -69,9 +70,14 @@ struct Push {
 
 impl Push {
     /// Checks all that can be known before the body is read.
-    async fn admit(shell: &Rc<Shell>, headers: &HeaderMap) -> Result<Self, Refusal> {
+    async fn admit(shell: &Rc<Shell>, head: &Parts) -> Result<Self, Refusal> {
         let services = &shell.services;
-        let caller = services.auth.authenticate(answer::token(headers)).await?;
+        let headers = &head.headers;
+        let client = super::client(&head.extensions);
+        let caller = services
+            .auth
+            .authenticate(answer::token(headers), client)
+            .await?;
         if !caller.principal.may_push_events() {
             let detail = "the key has no ecs:events:platform scope";
             return Err(Refusal::forbidden(detail));

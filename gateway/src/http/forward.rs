@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use freshet_proto::principal::KeyDigest;
 use freshet_proto::problem::Problem;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
@@ -28,6 +29,14 @@ pub(super) async fn forward(
         config.body_bytes_max
     };
     let (mut head, mut body) = request.into_parts();
+    let client = super::client(&head.extensions);
+    // The control plane checks the key; who guesses there guesses here.
+    if let Some(key) = answer::token(&head.headers)
+        && let Err(limit) = shell.services.auth.admit_key(&KeyDigest::of(key), client)
+    {
+        discard(body, config.control_timeout);
+        return Err(limit.into());
+    }
     let too_large = || {
         let problem = Problem::new(413, "request.too_large", "Body too large");
         Refusal::from(problem.with_detail(format!("a body may have {bytes_max} bytes here")))
@@ -65,6 +74,9 @@ pub(super) async fn forward(
         .forward(Request::from_parts(head, body))
         .await?;
     let (mut head, body): (_, Bytes) = answer.into_parts();
+    if head.status == StatusCode::UNAUTHORIZED {
+        shell.services.admission.count_key_failure(client);
+    }
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(CONTENT_LENGTH);
     Ok(Response::from_parts(head, answer::whole(body)))

@@ -63,7 +63,10 @@ pub(super) async fn caller<B>(shell: &Shell, request: &Request<B>) -> Result<Cal
     let caller = shell
         .services
         .auth
-        .authenticate(answer::token(request.headers()))
+        .authenticate(
+            answer::token(request.headers()),
+            super::client(request.extensions()),
+        )
         .await?;
     let named = request
         .headers()

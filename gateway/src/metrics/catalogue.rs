@@ -17,6 +17,7 @@ pub fn render(shards: &[ShardFigures], hub: &HubStats, process: ProcessFigures) 
     render_by_reason(&mut text, shards);
     render_ingest(&mut text, hub, process);
     render_push(&mut text, hub, process);
+    super::admission::render(&mut text, &process.admission);
     render_propagation(&mut text, shards);
     text.0
 }
@@ -372,18 +373,19 @@ fn render_propagation(text: &mut Text, shards: &[ShardFigures]) {
     text.line(format_args!("{name}_count {count}"));
 }
 
-struct Text(String);
+/// The text as it grows.
+pub(super) struct Text(String);
 
 impl Text {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         writeln!(self.0, "{line}").expect("a String takes every write");
     }
 
-    fn head(&mut self, kind: &str, name: &str, help: &str) {
+    pub(super) fn head(&mut self, kind: &str, name: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
     }
 
-    fn value(&mut self, name: &str, label: &str, value_of_label: &str, value: u64) {
+    pub(super) fn value(&mut self, name: &str, label: &str, value_of_label: &str, value: u64) {
         if label.is_empty() {
             self.line(format_args!("{name} {value}"));
         } else {

@@ -11,6 +11,7 @@ use super::farewell::{farewell, refuse};
 use super::request::StreamRequest;
 use super::socket::try_read;
 use super::stream::Arrival;
+use crate::admission::{ClientKey, Entry, Permit};
 use crate::http::{self, answer, rewind::Rewind};
 
 /// Headers of one request. Source: arbitrary, because browsers send some twenty.
@@ -27,16 +28,18 @@ pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, _)) => {
+            Ok((socket, address)) => {
                 shell.count(|figures| figures.accepted += 1);
-                match shell.services.admission.admit_socket() {
-                    Ok(place) => {
+                let client = ClientKey::from(address.ip());
+                match shell.services.admission.admit_socket(client) {
+                    Ok(Entry { place, handshake }) => {
                         let arrival = Arrival {
                             socket,
                             place: Some(place),
                         };
+                        let newcomer = Newcomer { client, handshake };
                         // The task ends with the connection or with the handshake's time.
-                        tokio::task::spawn_local(serve(Rc::clone(&shell), arrival));
+                        tokio::task::spawn_local(serve(Rc::clone(&shell), arrival, newcomer));
                     }
                     Err(error) => refuse(&shell, socket, error),
                 }
@@ -47,6 +50,12 @@ pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
             }
         }
     }
+}
+
+/// Who has sent no whole head yet.
+struct Newcomer {
+    client: ClientKey,
+    handshake: Permit,
 }
 
 /// What the first bytes turned out to be.
@@ -61,11 +70,13 @@ enum First {
     Gone,
 }
 
-async fn serve(shell: Rc<Shell>, arrival: Arrival) {
+async fn serve(shell: Rc<Shell>, arrival: Arrival, newcomer: Newcomer) {
+    let Newcomer { client, handshake } = newcomer;
     let socket = &arrival.socket;
     let mut held = Vec::new();
     let timeout = shell.services.config.handshake_timeout;
-    let first = tokio::time::timeout(timeout, read_head(&shell, socket, &mut held)).await;
+    let first = tokio::time::timeout(timeout, read_head(&shell, (socket, client), &mut held)).await;
+    drop(handshake);
     let first = first.unwrap_or_else(|_| {
         let detail = format!("no whole request within {timeout:?}");
         First::Bad(Problem::new(408, "handshake.timeout", "Request timeout").with_detail(detail))
@@ -74,7 +85,7 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival) {
         First::Stream(request) => shell.take_over(arrival, request).await,
         First::Request => {
             let Arrival { socket, place } = arrival;
-            http::serve(shell, Rewind::new(held, socket)).await;
+            http::serve(shell, client, Rewind::new(held, socket)).await;
             drop(place);
         }
         First::Bad(problem) => {
@@ -87,7 +98,11 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival) {
 
 /// Reads until the head is whole. The usual request comes in one piece and is parsed where the
 /// shard reads; only a head in pieces is held, and a request that hyper reads again.
-async fn read_head(shell: &Shell, socket: &TcpStream, held: &mut Vec<u8>) -> First {
+async fn read_head(
+    shell: &Shell,
+    (socket, client): (&TcpStream, ClientKey),
+    held: &mut Vec<u8>,
+) -> First {
     let head_bytes_max = shell.services.config.head_bytes_max;
     loop {
         if socket.readable().await.is_err() {
@@ -102,10 +117,10 @@ async fn read_head(shell: &Shell, socket: &TcpStream, held: &mut Vec<u8>) -> Fir
         };
         let fresh = &scratch[..count];
         let parsed = if held.is_empty() {
-            parse(fresh, head_bytes_max)
+            parse(client, fresh, head_bytes_max)
         } else {
             held.extend_from_slice(fresh);
-            parse(held, head_bytes_max)
+            parse(client, held, head_bytes_max)
         };
         match parsed {
             Parsed::Stream(request) => return First::Stream(request),
@@ -134,7 +149,7 @@ enum Parsed {
     Bad(Problem),
 }
 
-fn parse(bytes: &[u8], head_bytes_max: usize) -> Parsed {
+fn parse(client: ClientKey, bytes: &[u8], head_bytes_max: usize) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -146,7 +161,7 @@ fn parse(bytes: &[u8], head_bytes_max: usize) -> Parsed {
             let is_get = request.method == Some("GET");
             let path = request.path.unwrap_or("/");
             // A stream's head has no body behind it; what is there anyway goes the long way.
-            match StreamRequest::from_head(path, request.headers) {
+            match StreamRequest::from_head(client, path, request.headers) {
                 Some(stream) if is_get && head_bytes == bytes.len() => Parsed::Stream(stream),
                 Some(_) | None => Parsed::Request,
             }

@@ -1,11 +1,13 @@
 //! What a stream's request says, whoever parsed its head.
 
+use crate::admission::ClientKey;
 use crate::http::{answer, query};
 
 /// What a stream's head says, whoever parsed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamRequest {
     pub(crate) kind: StreamKind,
+    pub(crate) client: ClientKey,
     /// Behind the `?`; may hold a token, so it is never logged.
     pub(crate) query: String,
     pub(crate) authorization: Option<String>,
@@ -28,8 +30,12 @@ pub(crate) enum StreamKind {
 
 impl StreamRequest {
     /// Reads a head; none if it is not a stream's.
-    pub(crate) fn from_head(target: &str, headers: &[httparse::Header<'_>]) -> Option<Self> {
-        Self::new(target, |name| {
+    pub(crate) fn from_head(
+        client: ClientKey,
+        target: &str,
+        headers: &[httparse::Header<'_>],
+    ) -> Option<Self> {
+        Self::new(client, target, |name| {
             let header = headers
                 .iter()
                 .find(|header| header.name.eq_ignore_ascii_case(name))?;
@@ -40,10 +46,17 @@ impl StreamRequest {
     /// Reads a request that hyper parsed; none if it is not a stream's.
     pub(crate) fn from_request<B>(request: &::http::Request<B>) -> Option<Self> {
         let target = request.uri().path_and_query()?.as_str();
-        Self::new(target, |name| request.headers().get(name)?.to_str().ok())
+        let client = crate::http::client(request.extensions());
+        Self::new(client, target, |name| {
+            request.headers().get(name)?.to_str().ok()
+        })
     }
 
-    fn new<'a>(target: &str, header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+    fn new<'a>(
+        client: ClientKey,
+        target: &str,
+        header: impl Fn(&str) -> Option<&'a str>,
+    ) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let owned = |name| header(name).map(str::to_owned);
         let kind = match path {
@@ -61,6 +74,7 @@ impl StreamRequest {
         };
         Some(Self {
             kind,
+            client,
             query: query.to_owned(),
             authorization: owned("authorization"),
             tenant: owned("x-tenant-id"),

@@ -110,7 +110,11 @@ impl Shell {
         request: &StreamRequest,
         token: Option<&str>,
     ) -> Result<(Caller, Permit), Refusal> {
-        let caller = self.services.auth.authenticate(token).await?;
+        let caller = self
+            .services
+            .auth
+            .authenticate(token, request.client)
+            .await?;
         answer::check_tenant(&caller.principal, request.tenant.as_deref())?;
         if !caller.principal.may_read(&caller.principal.tenant) {
             return Err(Refusal::forbidden("the key has no ecs:read scope"));

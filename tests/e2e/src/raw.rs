@@ -42,6 +42,15 @@ impl Raw {
         }
     }
 
+    /// Connects from an address of loopback, which is a client of its own.
+    pub async fn connect_from(client: [u8; 4], server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((client, 0))).unwrap();
+        Self {
+            socket: socket.connect(server).await.unwrap(),
+        }
+    }
+
     /// Sends bytes. A server that has closed already is no failure: what it said is read later.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         within("the server reads", self.socket.write_all(bytes))

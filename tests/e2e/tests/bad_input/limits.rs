@@ -97,6 +97,73 @@ async fn a_connection_above_the_nodes_limit_is_answered_503_and_harms_nobody_who
     }
 }
 
+/// The value of a line of `/metrics`.
+fn metric(shop: &Shop, line: &str) -> u64 {
+    let (_, metrics) = shop.server.admin_get("/metrics").unwrap();
+    let value = metrics.lines().find_map(|found| found.strip_prefix(line));
+    value.unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn connections_above_the_rate_of_their_address_are_answered_429_and_others_come_in() {
+    let shop = Shop::open(&["--connect-rate-per-client-max", "20"]);
+    let mut innocent = shop.innocent().await;
+    let path = format!("/v1/config?{}", Names::web().query());
+    // Source of 200: ten times what may come at once; the innocent's are of another address.
+    let answers = join_all((0..200).map(|_| async {
+        let mut raw = Raw::connect_from([127, 0, 0, 2], shop.address()).await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n");
+        raw.send(head.as_bytes()).await;
+        raw.refusal().await
+    }))
+    .await;
+    let limited = answers.iter().filter(|problem| problem.status == 429);
+    let let_in = answers.iter().filter(|problem| problem.status == 401);
+    let (limited, let_in) = (limited.count(), let_in.count());
+    assert_eq!(limited + let_in, 200, "{answers:?}");
+    assert!(limited > 0 && let_in >= 20, "{let_in} were let in");
+    let line = "ecs_admission_refused_total{limit=\"client_connects\"}";
+    assert_eq!(metric(&shop, line), limited as u64);
+    innocent.is_served().await;
+}
+
+#[tokio::test]
+async fn who_guesses_keys_slows_its_own_address_and_no_known_key() {
+    let shop = Shop::open(&["--key-failures-per-client-max", "1"]);
+    let mut innocent = shop.innocent().await;
+    let path = format!("/v1/config?{}", Names::web().query());
+    let guess = async |number: usize| {
+        let mut raw = Raw::connect_from([127, 0, 0, 2], shop.address()).await;
+        let key = format!("guess-{number}");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: f\r\nAuthorization: Bearer {key}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        raw.send(head.as_bytes()).await;
+        raw.refusal().await.status
+    };
+    let mut statuses = Vec::new();
+    for number in 0..50 {
+        statuses.push(guess(number).await);
+    }
+    assert_eq!(statuses[..10], [401; 10]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    // A key that is known to be good is let in from that address, and a wrong one from another is
+    // told that it is wrong.
+    let mut neighbour = Raw::connect_from([127, 0, 0, 2], shop.address()).await;
+    neighbour
+        .send(handshake(Some("demo2-key")).as_bytes())
+        .await;
+    let answer = neighbour.some(12).await;
+    assert_eq!(&answer[..12], b"HTTP/1.1 101");
+    let stranger = Api::new(shop.address(), "no-such-key");
+    stranger
+        .get(&path)
+        .await
+        .is_refused(401, "auth.unauthorized");
+    innocent.is_served().await;
+}
+
 #[tokio::test]
 async fn reads_above_the_editions_rate_are_answered_429_and_other_tenants_read_on() {
     let shop = Shop::open(&[]);

@@ -1,0 +1,56 @@
+//! The metrics of admission.
+
+use super::catalogue::Text;
+use crate::admission::{AdmissionFigures, LIMITS, RATE_LABELS};
+
+/// Who was refused, and what is remembered to decide it.
+pub(super) fn render(text: &mut Text, figures: &AdmissionFigures) {
+    let name = "ecs_admission_refused_total";
+    text.head("counter", name, "Refusals, by limit.");
+    for (limit, count) in LIMITS.iter().zip(figures.limited) {
+        text.value(name, "limit", limit.as_str(), count);
+    }
+    for (kind, name, help, value) in [
+        (
+            "gauge",
+            "ecs_sockets",
+            "Sockets that are open.",
+            figures.sockets,
+        ),
+        (
+            "gauge",
+            "ecs_handshakes",
+            "Sockets without a whole head yet.",
+            figures.handshakes,
+        ),
+        (
+            "gauge",
+            "ecs_refused_sockets",
+            "Refused sockets that are heard out.",
+            figures.refused,
+        ),
+        (
+            "counter",
+            "ecs_refused_unheard_total",
+            "Refused sockets closed without an answer.",
+            figures.refused_unheard,
+        ),
+    ] {
+        text.head(kind, name, help);
+        text.value(name, "", "", value);
+    }
+    let name = "ecs_rate_keys";
+    text.head("gauge", name, "Keys whose rate is remembered.");
+    for (label, count) in RATE_LABELS.iter().zip(figures.rate_keys) {
+        text.value(name, "rate", label, count);
+    }
+    let name = "ecs_rate_shared_total";
+    text.head(
+        "counter",
+        name,
+        "Checks of newcomers without room of their own.",
+    );
+    for (label, count) in RATE_LABELS.iter().zip(figures.rate_shared) {
+        text.value(name, "rate", label, count);
+    }
+}

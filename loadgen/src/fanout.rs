@@ -26,6 +26,7 @@ use crate::process::{ProcessError, allow_open_files};
 use crate::publisher::{self, Answer, PublisherReport, Publishing};
 use crate::raw::RawError;
 use crate::report::output::ReportError;
+use crate::selftest::SelfTestError;
 use crate::swarm::{ACK_SLOTS, Behaviour, Phase, Swarm};
 use crate::target::Target;
 use crate::violation::{Violation, ViolationKind};
@@ -58,6 +59,8 @@ pub(crate) enum SetupError {
     Raw(#[from] RawError),
     #[error(transparent)]
     Output(#[from] ReportError),
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
     #[error("--report {path}: {source}")]
     Report {
         path: String,

@@ -16,6 +16,7 @@ mod publish;
 mod publisher;
 mod raw;
 mod report;
+mod selftest;
 mod slo;
 mod state;
 mod swarm;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::fanout::SetupError;
-use crate::options::{Command, FanoutOptions, Options};
+use crate::options::{Command, FanoutOptions, Options, SelfTestOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Drain(options) => drain::run(&options).map(|()| PASSED),
         Command::Publish(options) => publish::run(&options),
         Command::Raw(options) => raw::run(&options).map(|()| PASSED),
+        Command::SelfTest(options) => self_test(&options),
         Command::Report(options) => report::command::run(&options)
             .map(|passed| if passed { PASSED } else { FAILED })
             .map_err(SetupError::from),
@@ -58,6 +60,14 @@ fn main() -> ExitCode {
             ExitCode::from(SETUP)
         }
     }
+}
+
+fn self_test(options: &SelfTestOptions) -> Result<u8, SetupError> {
+    let report = selftest::run(options)?;
+    report
+        .write_table(&mut io::stdout().lock())
+        .map_err(|source| drain::system("writing the table", source))?;
+    Ok(if report.passed { PASSED } else { FAILED })
 }
 
 fn fanout(options: FanoutOptions) -> Result<u8, SetupError> {

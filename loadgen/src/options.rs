@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// Exits with 0 if the run passed, 1 if not, 2 if a file cannot be read or written.
     #[command(args_override_self = true)]
     Report(ReportOptions),
+    /// Measure what the load generator itself costs and adds, beside a bare receiver.
+    ///
+    /// Takes both ends in one process, and some 12 seconds for each number of connections. Exits
+    /// with 1 if its own clients find something wrong.
+    #[command(args_override_self = true)]
+    SelfTest(SelfTestOptions),
 }
 
 /// Which server, and which channel on it.
@@ -243,6 +249,28 @@ pub(crate) struct ReportOptions {
     pub(crate) slo: Vec<Slo>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SelfTestOptions {
+    /// Connections; several numbers with commas between them are measured one after the other
+    #[arg(long, short = 'n', default_value = "1000", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: Vec<u32>,
+    /// Passes a second over all connections in the paced half
+    #[arg(long, default_value_t = 20.0, value_parser = pass_rate)]
+    pub(crate) rate: f64,
+    /// How long the paced half takes
+    #[arg(long, default_value = "4s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How long the flat-out half takes
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub(crate) flat: Duration,
+    /// Bytes of the value in each frame
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) value_bytes: u32,
+    /// Write the figures as JSON to this file
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) report: Option<PathBuf>,
+}
+
 /// A transport that keeps a stream open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -324,6 +352,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     duration
         .filter(|duration| *duration <= day && !duration.is_zero())
         .ok_or_else(explain)
+}
+
+/// Passes a second.
+fn pass_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // Source of 0.1 and 10,000: arbitrary, because a pass in ten seconds shows nothing, and
+        // above 10,000 a second the clock's microseconds are too coarse.
+        Ok(rate) if (0.1..=10_000.0).contains(&rate) => Ok(rate),
+        Ok(_) | Err(_) => Err(format!(
+            "{text:?} is not a rate between 0.1 and 10000 a second"
+        )),
+    }
 }
 
 /// Publishes a second.

@@ -95,7 +95,7 @@ pub(crate) fn run(options: &RawOptions) -> Result<(), SetupError> {
     print_json(&passes(options, &sockets)?)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -157,7 +157,7 @@ fn accept(listener: &TcpListener, options: &RawOptions) -> Result<Vec<TcpStream>
 }
 
 /// Reads a handshake and answers it.
-fn greet(
+pub(crate) fn greet(
     mut socket: TcpStream,
     index: usize,
     transport: StreamTransport,
@@ -259,7 +259,7 @@ fn passes(options: &RawOptions, sockets: &[TcpStream]) -> Result<RawReport, RawE
 }
 
 /// Sends the whole frame; answers true if the socket did not take it at once.
-fn send(socket: &TcpStream, frame: &[u8]) -> io::Result<bool> {
+pub(crate) fn send(socket: &TcpStream, frame: &[u8]) -> io::Result<bool> {
     let mut rest = frame;
     let mut is_partial = false;
     loop {

@@ -244,10 +244,10 @@ impl Memo {
     ) -> Option<&Update> {
         let head = studio.head();
         if self.head != Some(head) {
-            *self = Self {
-                head: Some(head),
-                ..Self::default()
-            };
+            // What was allocated stays, for the next head's frames.
+            self.head = Some(head);
+            self.items.clear();
+            (self.next_out, self.last_hit) = (0, 0);
         }
         let is_last = self
             .items

@@ -166,6 +166,9 @@ impl Shard {
             tenant.line(lane).passes.push_back(*view);
         }
         self.ring.queue(slot.tenant, lane, tenant);
+        for place in 0..slot.views.len() {
+            self.put_in_order(self.channels[index as usize].views[place]);
+        }
     }
 
     /// One view's pass is over; with the last one the channel's is.

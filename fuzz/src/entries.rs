@@ -4,7 +4,7 @@
 //! can be written and is read again as the same, and where the bytes were cut does not matter.
 
 use freshet_proto::cursor::Cursor;
-use freshet_proto::envelope::{Event, EventError};
+use freshet_proto::envelope::{Envelope, Event, EventBody, EventError};
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{ClientFrame, ServerFrame};
 use freshet_proto::hash::ContentHash;
@@ -52,7 +52,14 @@ pub fn server_frame(input: &[u8]) {
 }
 
 pub fn event(input: &[u8]) {
+    let envelope = Envelope::read(input);
+    let channel = envelope.as_ref().ok().and_then(Envelope::channel).cloned();
     if let Ok(event) = Event::decode(input) {
+        let moved = match &event.body {
+            EventBody::Published(published) => Some(&published.channel),
+            EventBody::AccessChanged { .. } => None,
+        };
+        assert_eq!(channel.as_ref(), moved, "whom it concerns is read first");
         match Event::decode(&event.encode()) {
             Ok(again) => {
                 assert_eq!(again.id, event.id);

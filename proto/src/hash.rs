@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of one value's bytes. Kept beside the value, so that a large value is hashed only when
@@ -26,8 +26,8 @@ impl fmt::Debug for ValueHash {
 
 /// SHA-256 over a whole channel: for each key in byte order its length (four bytes, big endian),
 /// its bytes, and the SHA-256 of its value's bytes. As text `sha256:` and 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "std::borrow::Cow<'_, str>", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
@@ -113,10 +113,9 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-impl TryFrom<std::borrow::Cow<'_, str>> for ContentHash {
-    type Error = HashError;
-    fn try_from(text: std::borrow::Cow<'_, str>) -> Result<Self, HashError> {
-        text.parse()
+impl<'de> Deserialize<'de> for ContentHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize(deserializer)
     }
 }
 

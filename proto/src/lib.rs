@@ -20,6 +20,7 @@ pub mod read;
 pub mod signature;
 pub mod snapshot;
 pub mod sse;
+mod text;
 pub mod timestamp;
 pub mod value;
 pub mod ws;

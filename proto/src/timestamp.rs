@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970-01-01 UTC. As text it is RFC 3339, such as `2025-08-24T08:21:12.5Z`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "std::borrow::Cow<'_, str>", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Timestamp(u64);
 
 /// The text or the number is not a time between 1970 and 9999.
@@ -65,10 +65,9 @@ impl FromStr for Timestamp {
     }
 }
 
-impl TryFrom<std::borrow::Cow<'_, str>> for Timestamp {
-    type Error = TimestampError;
-    fn try_from(text: std::borrow::Cow<'_, str>) -> Result<Self, TimestampError> {
-        text.parse()
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::text::deserialize(deserializer)
     }
 }
 

@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 
 use crate::channel::Channel;
 use crate::coalesce::Pace;
-use crate::counters::Counters;
+use crate::counters::{Counters, WIRES};
 use crate::encode::error_frame;
 use crate::frame::{FrameGauge, Wire};
 use crate::limits::Settings;
@@ -99,6 +99,8 @@ pub struct Closing {
 pub struct Shard {
     settings: Settings,
     conns: Slab<Conn>,
+    /// Connections, by wire.
+    connections: [u64; WIRES],
     next_generation: u32,
     channels: Slab<ChannelSlot>,
     channel_index: HashMap<ChannelId, u32>,
@@ -200,6 +202,7 @@ impl Shard {
         Self {
             settings,
             conns: Slab::new(),
+            connections: [0; WIRES],
             next_generation: 0,
             channels: Slab::new(),
             channel_index: HashMap::new(),

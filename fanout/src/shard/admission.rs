@@ -35,6 +35,7 @@ impl Shard {
             wants_goaway: false,
             is_leaving: false,
         }));
+        self.connections[new.wire as usize] += 1;
         let id = ConnId { index, generation };
         if new.wire != Wire::Body {
             self.start_timer(now, id);
@@ -332,6 +333,7 @@ impl Shard {
             self.remove_entry(id, held);
         }
         let conn = self.conns.remove(id.index());
+        self.connections[conn.wire as usize] -= 1;
         self.leave_tenant(conn.tenant);
         true
     }

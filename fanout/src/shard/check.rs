@@ -57,6 +57,8 @@ impl Shard {
         }
         let entries: usize = self.views.iter().map(|(_, view)| view.entries.len()).sum();
         assert_eq!(entries, named, "S1: each entry is named once");
+        let connections: u64 = self.connections.iter().sum();
+        assert_eq!(connections, self.conns.len() as u64, "a wire for each");
     }
 
     /// S4, the indices, and the passes.

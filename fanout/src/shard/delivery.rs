@@ -302,12 +302,16 @@ impl Shard {
             self.conns[id.index()].is_queued = false;
             return true;
         };
+        let may_have_more = self.may_have_more(id);
         let conn = &mut self.conns[id.index()];
         conn.batch = batch_number;
+        conn.is_queued = may_have_more;
         let (tenant, is_leaving) = (conn.tenant, conn.is_leaving);
         let tenant = &mut self.tenants[tenant as usize];
         tenant.line(Lane::Usual).spend(update.frame.bytes().len());
-        tenant.catch_up.push_back(id);
+        if may_have_more {
+            tenant.catch_up.push_back(id);
+        }
         self.counters.count_delivery(conn.wire, &update);
         batch.push(id, &update.frame);
         if is_leaving {
@@ -343,6 +347,20 @@ impl Shard {
             return Some(self.own_frame(writer));
         }
         None
+    }
+
+    /// Whether a connection may have to be told more than it just was. The usual one has not, and
+    /// need not stand in line again to find out.
+    fn may_have_more(&self, id: ConnId) -> bool {
+        let conn = &self.conns[id.index()];
+        conn.wants_bookmark
+            || conn.wants_goaway
+            || conn.subs.iter().any(|held| {
+                let view = &self.views[held.view as usize];
+                let channel = &self.channels[view.key.channel as usize].channel;
+                let head = channel.as_ref().map(|channel| channel.head().revision);
+                head.is_some_and(|head| view.entries[held.place as usize].is_behind(head))
+            })
     }
 
     fn own_frame(&self, writer: Writer) -> Update {

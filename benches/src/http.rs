@@ -4,10 +4,16 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::clock::monotonic_micros;
+
 /// How long an answer may take. Source: arbitrary, because the server has a core of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer. Source: arbitrary, because the largest there is, the metrics, has some 50 KB.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A connection that rested for longer is made anew. Source: arbitrary, because the server closes
+/// its side after some seconds.
+const IDLE_MICROS_MAX: u64 = 2_000_000;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +56,13 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A connection to a server that keeps it open.
+/// A connection to a server that keeps it open for a while.
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: SocketAddr,
     stream: TcpStream,
+    /// When it was last used.
+    used_micros: u64,
     received: Vec<u8>,
 }
 
@@ -84,6 +92,7 @@ impl Connection {
         Ok(Self {
             address,
             stream,
+            used_micros: monotonic_micros(),
             received: Vec::new(),
         })
     }
@@ -95,6 +104,9 @@ impl Connection {
     /// [`HttpError`].
     pub(crate) fn ask(&mut self, request: Request<'_>) -> Result<String, HttpError> {
         let path = || request.path.to_owned();
+        if monotonic_micros() - self.used_micros > IDLE_MICROS_MAX {
+            *self = Self::open(self.address)?;
+        }
         let exchanged = self.exchange(request);
         let (status, body) = exchanged
             .map_err(|source| HttpError::Io {
@@ -129,6 +141,7 @@ impl Connection {
         while self.received.len() < length {
             self.receive()?;
         }
+        self.used_micros = monotonic_micros();
         let body: Vec<u8> = self.received.drain(..length).collect();
         Ok(Some((status, String::from_utf8_lossy(&body).into_owned())))
     }

@@ -191,6 +191,7 @@ impl Drain {
         let permits = Arc::new(Semaphore::new(ramp.handshakes as usize));
         let mut due = tokio::time::interval(Duration::from_secs(1) / ramp.ramp_rate);
         self.opening.set(ramp.connections);
+        self.figures.borrow_mut().on_connecting();
         for index in 0..ramp.connections {
             due.tick().await;
             let permit = Arc::clone(&permits).acquire_owned().await;

@@ -123,6 +123,7 @@ pub(crate) struct Line {
     pub(crate) refused: u64,
     pub(crate) resumed: Resumed,
     pub(crate) resume: Percentiles,
+    pub(crate) resumed_within_millis: f64,
     pub(crate) latency: Percentiles,
     pub(crate) staleness: Percentiles,
     pub(crate) passes: PassMillis,
@@ -152,7 +153,6 @@ impl Resumed {
 pub(crate) struct Percentiles {
     pub(crate) count: u64,
     pub(crate) p99: f64,
-    pub(crate) max: f64,
 }
 
 impl Drain {

@@ -37,6 +37,8 @@ pub(super) struct Line {
     connect: Percentiles,
     /// From the first packet to the first word on the subscription.
     resume: Percentiles,
+    /// From the last command to connect to the last first word on a subscription.
+    resumed_within_millis: f64,
     #[serde(flatten)]
     stamped: Option<Stamped>,
     /// Which command it answers.
@@ -87,6 +89,8 @@ pub(super) struct Figures {
     resumed: Resumed,
     connect: Histogram<u64>,
     resume: Histogram<u64>,
+    /// When clients were last told to connect, and when the last of them followed.
+    connecting: (u64, u64),
     /// The newest stamp of each client; 0 before the first.
     stamps: Vec<u64>,
     has_stamps: bool,
@@ -117,6 +121,7 @@ impl Figures {
             resumed: Resumed::default(),
             connect: histogram(),
             resume: histogram(),
+            connecting: (0, 0),
             stamps: vec![0; clients as usize],
             has_stamps,
             since: 0,
@@ -140,6 +145,12 @@ impl Figures {
         self.passes.clear();
     }
 
+    /// Clients begin to connect.
+    pub(super) fn on_connecting(&mut self) {
+        let now = monotonic_micros();
+        self.connecting = (now, now);
+    }
+
     /// A handshake that began at `start` was answered.
     pub(super) fn on_connected(&mut self, start: u64) {
         self.connections += 1;
@@ -152,6 +163,7 @@ impl Figures {
         self.frames += found.frames;
         if let Some(mode) = found.mode {
             record(&mut self.resume, start);
+            self.connecting.1 = monotonic_micros();
             match mode {
                 ResumeMode::Unchanged => self.resumed.unchanged += 1,
                 ResumeMode::Delta => self.resumed.delta += 1,
@@ -200,6 +212,7 @@ impl Figures {
             resumed: self.resumed,
             connect: Percentiles::of(&self.connect),
             resume: Percentiles::of(&self.resume),
+            resumed_within_millis: (self.connecting.1 - self.connecting.0) as f64 / 1_000.0,
             stamped: self.has_stamps.then(|| self.stamped()),
             command: match cause {
                 Cause::Command(word) => Some(word),

@@ -4,16 +4,22 @@
 //! it holds no channel's state. The order that a shard sees is the join protocol of the design:
 //! while a channel's snapshot is on its way its events are held back, and follow the snapshot.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod post;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use freshet_fanout::shard::{Load, LoadFailure};
-use freshet_proto::envelope::{Event, EventBody, EventError, Published};
+use freshet_proto::envelope::{Envelope, Event, EventBody, EventError, Published};
 use freshet_proto::ids::{ChannelId, Revision};
 use freshet_proto::snapshot::ChannelSnapshot;
+use post::{Post, Posted};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
@@ -30,6 +36,12 @@ const FETCHES_MAX: usize = 32;
 /// Events of one channel that are held back while its snapshot is on its way. Above it they are
 /// dropped: the shard sees the gap and asks again.
 const HELD_EVENTS_MAX: usize = 256;
+/// Items taken from the feed before requests and fetches are looked at. Source: arbitrary, because
+/// it is a millisecond of events at most.
+const ITEMS_BATCH: usize = 256;
+/// How often a shard that is behind is looked at. Source: arbitrary, because it was stuck for a
+/// second before.
+const SETTLE_EVERY: Duration = Duration::from_millis(50);
 /// Pauses between the tries of one fetch. Source: arbitrary, because a client waits a second.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(100),
@@ -61,7 +73,7 @@ pub enum Request {
 pub struct Hub {
     origin: Origin,
     auth: Arc<Authenticator>,
-    shards: Vec<Mailbox>,
+    post: Post,
     stats: Arc<HubStats>,
     channels: HashMap<ChannelId, Interest>,
     fetches: JoinSet<Fetched>,
@@ -72,15 +84,15 @@ pub struct Hub {
 /// Who needs a channel.
 #[derive(Debug, Default)]
 struct Interest {
-    shards: HashSet<usize>,
+    shards: BTreeSet<usize>,
     /// Shards that wait for a snapshot.
-    asking: HashSet<usize>,
+    asking: BTreeSet<usize>,
     /// A fetch is under way or in line.
     is_fetching: bool,
     /// The fetch under way is not new enough for someone who asked since.
     ask_again: bool,
     /// Shards that got a snapshot, so that they live on its events.
-    loaded: HashSet<usize>,
+    loaded: BTreeSet<usize>,
     wanted: Revision,
     held: Vec<Arc<Published>>,
 }
@@ -102,7 +114,7 @@ impl Hub {
         Self {
             origin,
             auth,
-            shards,
+            post: Post::new(shards, Arc::clone(&stats)),
             stats,
             channels: HashMap::new(),
             fetches: JoinSet::new(),
@@ -117,6 +129,8 @@ impl Hub {
         mut requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
     ) {
+        let mut settling = tokio::time::interval(SETTLE_EVERY);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -127,10 +141,15 @@ impl Hub {
                         Err(error) => tracing::error!(%error, "a fetch ended by a bug"),
                     }
                 }
-                item = feed.recv() => match item {
-                    Some(item) => self.on_item(item).await,
-                    None => return,
-                },
+                _ = settling.tick(), if self.post.is_behind() => self.settle(),
+                item = feed.recv() => {
+                    let Some(item) = item else { return };
+                    self.on_item(item).await;
+                    for _ in 1..ITEMS_BATCH {
+                        let Some(item) = feed.try_recv() else { break };
+                        self.on_item(item).await;
+                    }
+                }
             }
             self.start_fetches();
             self.stats.channels.set(self.channels.len() as u64);
@@ -197,17 +216,23 @@ impl Hub {
         }
         interest.wanted = Revision::ZERO;
         let held = std::mem::take(&mut interest.held);
-        let mut asking: Vec<usize> = std::mem::take(&mut interest.asking).into_iter().collect();
-        asking.sort_unstable();
+        let asking = std::mem::take(&mut interest.asking);
         match fetched.result {
             Ok(Some(snapshot)) => {
-                interest.loaded.extend(&asking);
                 let snapshot = Arc::new(snapshot);
                 for shard in asking {
-                    self.send(shard, Mail::Snapshot(Arc::clone(&snapshot)))
-                        .await;
+                    let mail = Mail::Snapshot(Arc::clone(&snapshot));
+                    let mut posted = self.post.deliver(shard, mail).await;
                     for event in &held {
-                        self.send(shard, Mail::Event(Arc::clone(event))).await;
+                        if posted == Posted::Delivered {
+                            let mail = Mail::Event(Arc::clone(event));
+                            posted = self.post.deliver(shard, mail).await;
+                        }
+                    }
+                    if posted == Posted::Delivered {
+                        interest.loaded.insert(shard);
+                    } else {
+                        interest.loaded.remove(&shard);
                     }
                 }
             }
@@ -219,12 +244,7 @@ impl Hub {
                 tracing::warn!(channel = %fetched.channel, %error, "a channel could not be loaded");
                 self.stats.fetch_failures.increment(1);
                 // Who lives on what it holds still wants it; behind the others, it is tried on.
-                let loaded = &interest.loaded;
-                interest.asking = asking
-                    .iter()
-                    .copied()
-                    .filter(|s| loaded.contains(s))
-                    .collect();
+                interest.asking = &asking & &interest.loaded;
                 if !interest.asking.is_empty() {
                     self.want_fetch(&fetched.channel);
                 }
@@ -241,40 +261,54 @@ impl Hub {
         }
     }
 
-    async fn fail(&self, channel: &ChannelId, asking: &[usize], failure: LoadFailure) {
+    async fn fail(&mut self, channel: &ChannelId, asking: &BTreeSet<usize>, failure: LoadFailure) {
         for shard in asking {
-            self.send(
-                *shard,
-                Mail::LoadFailed {
-                    channel: channel.clone(),
-                    failure,
-                },
-            )
-            .await;
+            let channel = channel.clone();
+            let mail = Mail::LoadFailed { channel, failure };
+            // One that is behind asks again by itself, when it has room.
+            match self.post.deliver(*shard, mail).await {
+                Posted::Delivered | Posted::PutOff => {}
+            }
         }
     }
 
     async fn on_item(&mut self, item: FeedItem) {
         match item {
-            FeedItem::Event(bytes) => match Event::decode(&bytes) {
-                Ok(event) => self.on_event(event).await,
+            FeedItem::Event(bytes) => match self.read(&bytes) {
+                Ok(Some(event)) => self.on_event(event).await,
+                Ok(None) => {
+                    self.stats.events.increment(1);
+                    self.stats.events_unneeded.increment(1);
+                }
                 Err(error) => self.on_bad_event(&error),
             },
             FeedItem::Decoded(decoded) => self.on_event(decoded.event).await,
-            FeedItem::Gap => {
-                // The first join is one too, before any channel was asked for.
-                if !self.channels.is_empty() {
-                    tracing::warn!("the source lost continuity; every channel is loaded again");
-                }
-                let mut channels: Vec<ChannelId> = self.channels.keys().cloned().collect();
-                channels.sort_unstable();
-                for channel in channels {
-                    if let Some(interest) = self.channels.get_mut(&channel) {
-                        interest.asking.clone_from(&interest.shards);
-                    }
-                    self.want_fetch(&channel);
-                }
+            FeedItem::Gap => self.on_gap(),
+        }
+    }
+
+    fn on_gap(&mut self) {
+        // The first join is one too, before any channel was asked for.
+        if !self.channels.is_empty() {
+            tracing::warn!("the source lost continuity; every channel is loaded again");
+        }
+        let mut channels: Vec<ChannelId> = self.channels.keys().cloned().collect();
+        channels.sort_unstable();
+        for channel in channels {
+            if let Some(interest) = self.channels.get_mut(&channel) {
+                interest.asking.clone_from(&interest.shards);
             }
+            self.want_fetch(&channel);
+        }
+    }
+
+    /// Reads an event; none if it is of a channel that no shard needs. Of such a one no more is read
+    /// than whose it is.
+    fn read(&self, bytes: &[u8]) -> Result<Option<Event>, EventError> {
+        let envelope = Envelope::read(bytes)?;
+        match envelope.channel() {
+            Some(channel) if !self.channels.contains_key(channel) => Ok(None),
+            Some(_) | None => envelope.open().map(Some),
         }
     }
 
@@ -298,13 +332,16 @@ impl Hub {
             EventBody::Published(published) => published,
             EventBody::AccessChanged { key } => {
                 self.auth.forget(&key);
-                for shard in 0..self.shards.len() {
-                    self.send(shard, Mail::AccessChanged(key)).await;
+                for shard in 0..self.post.shards() {
+                    match self.post.deliver(shard, Mail::AccessChanged(key)).await {
+                        Posted::Delivered | Posted::PutOff => {}
+                    }
                 }
                 return;
             }
         };
         let Some(interest) = self.channels.get_mut(&published.channel) else {
+            self.stats.events_unneeded.increment(1);
             return;
         };
         let published = Arc::new(published);
@@ -317,18 +354,28 @@ impl Hub {
             }
         }
         // Who waits for its first snapshot gets the events behind it.
-        let mut shards: Vec<usize> = interest.loaded.iter().copied().collect();
-        shards.sort_unstable();
-        for shard in shards {
-            self.send(shard, Mail::Event(Arc::clone(&published))).await;
+        let mut late = Vec::new();
+        for shard in &interest.loaded {
+            let mail = Mail::Event(Arc::clone(&published));
+            if self.post.deliver(*shard, mail).await == Posted::PutOff {
+                late.push(*shard);
+            }
+        }
+        for shard in late {
+            interest.loaded.remove(&shard);
         }
     }
 
-    /// Puts mail in a shard's box. When the box is full the hub waits, and with it the source: a
-    /// shard empties its box before anything else it does.
-    async fn send(&self, shard: usize, mail: Mail) {
-        if self.shards[shard].send(mail).await.is_err() {
-            tracing::debug!(shard, "a shard has ended");
+    /// Loads the channels again that a shard missed something of while it took no mail.
+    fn settle(&mut self) {
+        for (shard, channel) in self.post.settle() {
+            // It may have let the channel go since.
+            if let Some(interest) = self.channels.get_mut(&channel)
+                && interest.shards.contains(&shard)
+            {
+                interest.asking.insert(shard);
+                self.want_fetch(&channel);
+            }
         }
     }
 }

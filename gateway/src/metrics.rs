@@ -53,6 +53,12 @@ pub struct HubStats {
     pub fetch_failures: Number,
     /// Channels that a shard needs.
     pub channels: Number,
+    /// Events of channels that no shard needs.
+    pub events_unneeded: Number,
+    /// Letters that were not put into the box of a shard that takes none.
+    pub mail_put_off: Number,
+    /// Shards that have something to catch up with.
+    pub shards_behind: Number,
     /// Pushed events that were put into the feed.
     pub push_accepted: Number,
     /// Pushed events that were taken before.

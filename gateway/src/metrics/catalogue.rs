@@ -16,6 +16,7 @@ pub fn render(shards: &[ShardFigures], hub: &HubStats, process: ProcessFigures) 
     render_by_shard(&mut text, shards);
     render_by_reason(&mut text, shards);
     render_ingest(&mut text, hub, process);
+    render_post(&mut text, hub);
     render_push(&mut text, hub, process);
     super::admission::render(&mut text, &process.admission);
     render_propagation(&mut text, shards);
@@ -337,6 +338,18 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
         text.head(kind, name, help);
         text.value(name, "", "", value);
     }
+}
+
+fn render_post(text: &mut Text, hub: &HubStats) {
+    let name = "ecs_events_unneeded_total";
+    text.head("counter", name, "Events of channels nobody here needs.");
+    text.value(name, "", "", hub.events_unneeded.read());
+    let name = "ecs_hub_mail_put_off_total";
+    text.head("counter", name, "Letters to a shard that takes none.");
+    text.value(name, "", "", hub.mail_put_off.read());
+    let name = "ecs_hub_shards_behind";
+    text.head("gauge", name, "Shards that have to catch up.");
+    text.value(name, "", "", hub.shards_behind.read());
 }
 
 fn render_push(text: &mut Text, hub: &HubStats, process: ProcessFigures) {

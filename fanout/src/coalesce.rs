@@ -146,7 +146,7 @@ impl Pace {
         self.waiting.map(|waiting| self.step(now, waiting))
     }
 
-    #[cfg(test)]
+    /// Whether a change waits that the next one will merge with.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }

@@ -2,9 +2,9 @@
 //!
 //! There are two lanes. In the urgent one stand passes of kill switches and rollbacks; in the usual
 //! one everything else. The urgent lane goes first, but for one turn in five. In the usual lane a
-//! tenant that had nothing to send is served before those that have had their turn, once; so a
-//! small tenant's change does not wait for a large one's pass, and nobody is starved by tenants
-//! that come and go.
+//! tenant that had nothing to send is served before those that have had their turn, once, and with
+//! what it left to the others meanwhile, up to a cap; so a small tenant's change does not wait for
+//! a large one's pass, and nobody is starved by tenants that come and go.
 
 use std::collections::VecDeque;
 
@@ -18,6 +18,10 @@ use crate::shard::ConnId;
 /// arbitrary, because 64 KiB are some 29 frames of 200 bytes, a quarter of a millisecond of a
 /// core.
 const QUANTUM_BYTES: i64 = 64 * 1024;
+
+/// What a tenant may have left to the others and still claim, in its first turn. Source: arbitrary,
+/// because it is a pass over some 116 subscribers, in which nobody comes between.
+const CREDIT_BYTES_MAX: i64 = 4 * QUANTUM_BYTES;
 
 /// What a write costs beside its bytes, in bytes. Source: decision 0008; without it a tenant of
 /// small frames would hold the core eight times as long as one of large frames.
@@ -62,6 +66,8 @@ pub(crate) struct Line {
     pub(crate) passes: VecDeque<u32>,
     deficit_bytes: i64,
     is_queued: bool,
+    /// What the usual lane had sent when this line went idle.
+    idle_at_bytes: u64,
 }
 
 /// The next piece of a tenant's work.
@@ -161,6 +167,10 @@ pub(crate) struct Ring {
     settled: VecDeque<u32>,
     /// Turns of the urgent lane since the usual one had its last.
     urgent_turns: u32,
+    /// What the usual lane has sent.
+    sent_bytes: u64,
+    /// What the share was when the slice began.
+    began_with_bytes: i64,
 }
 
 /// One tenant's turn.
@@ -190,10 +200,23 @@ impl Ring {
         if !line.is_queued {
             line.is_queued = true;
             match lane {
-                Lane::Usual => self.fresh.push_back(index),
+                Lane::Usual => {
+                    self.fresh.push_back(index);
+                    line.deficit_bytes = self.credit(line.idle_at_bytes);
+                }
                 Lane::Urgent => self.urgent.push_back(index),
             }
         }
+    }
+
+    /// What a tenant has left to the others since it went idle: its part of what was sent, were it
+    /// shared among those that have work now; a turn's share at least.
+    fn credit(&self, idle_at_bytes: u64) -> i64 {
+        let sharers = self.fresh.len() + self.settled.len();
+        let left = (self.sent_bytes - idle_at_bytes) / sharers.max(1) as u64;
+        i64::try_from(left).map_or(CREDIT_BYTES_MAX, |left| {
+            left.clamp(QUANTUM_BYTES, CREDIT_BYTES_MAX)
+        })
     }
 
     /// Whose turn it is.
@@ -218,13 +241,15 @@ impl Ring {
     }
 
     /// Begins or goes on with a turn.
-    pub(crate) fn begin(turn: Turn, tenant: &mut Tenant) {
+    pub(crate) fn begin(&mut self, turn: Turn, tenant: &mut Tenant) {
         let line = tenant.line(turn.lane);
-        if line.is_spent() {
+        let is_new_turn = line.is_spent();
+        if is_new_turn {
             line.deficit_bytes += QUANTUM_BYTES;
-            if turn.lane == Lane::Usual {
-                tenant.is_passes_turn = !tenant.is_passes_turn;
-            }
+        }
+        self.began_with_bytes = line.deficit_bytes;
+        if is_new_turn && turn.lane == Lane::Usual {
+            tenant.is_passes_turn = !tenant.is_passes_turn;
         }
     }
 
@@ -232,6 +257,10 @@ impl Ring {
     pub(crate) fn end(&mut self, turn: Turn, tenant: &mut Tenant) -> TurnEnd {
         let has_work = tenant.has_work(turn.lane);
         let line = tenant.line(turn.lane);
+        if turn.lane == Lane::Usual {
+            let sent = self.began_with_bytes - line.deficit_bytes;
+            self.sent_bytes += u64::try_from(sent).unwrap_or(0);
+        }
         let end = match (has_work, line.is_spent()) {
             (true, false) => return TurnEnd::GoesOn,
             (true, true) => TurnEnd::Exhausted,
@@ -243,6 +272,7 @@ impl Ring {
         };
         if end == TurnEnd::Idle {
             line.deficit_bytes = 0;
+            line.idle_at_bytes = self.sent_bytes;
         } else if !line.passes.is_empty() {
             // Of two channels of one tenant none waits for the whole pass of the other.
             line.passes.rotate_left(1);

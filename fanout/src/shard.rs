@@ -142,6 +142,8 @@ struct Conn {
     since_secs: u32,
     /// The last batch this connection was in.
     batch: u32,
+    /// While it is queued: the first subscription that was not looked at.
+    next_sub: u16,
     wire: Wire,
     /// A frame is in flight (S2).
     is_blocked: bool,
@@ -290,6 +292,7 @@ impl Shard {
             return;
         }
         conn.is_queued = true;
+        conn.next_sub = 0;
         let index = conn.tenant;
         let tenant = &mut self.tenants[index as usize];
         tenant.catch_up.push_back(id);

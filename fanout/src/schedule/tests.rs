@@ -78,7 +78,7 @@ impl World {
     fn slice(&mut self, writes_max: u32, bytes: usize) -> Option<Turn> {
         let turn = self.ring.front()?;
         let tenant = &mut self.tenants[turn.index as usize];
-        Ring::begin(turn, tenant);
+        self.ring.begin(turn, tenant);
         for _ in 0..writes_max {
             if tenant.line(turn.lane).is_spent() {
                 break;
@@ -150,6 +150,32 @@ fn a_small_tenants_news_go_before_a_large_ones_pass_that_is_under_way() {
             world.slice(32, 200);
         }
     }
+}
+
+#[test]
+fn a_tenant_that_left_its_share_to_others_has_it_at_once() {
+    let mut world = World::new(2);
+    world.add(0, Lane::Usual, 10_000);
+    let mut served = Vec::new();
+    for _ in 0..100 {
+        world.slice(32, 200);
+    }
+    world.add(1, Lane::Usual, 110);
+    while world.tenants[1].has_work(Lane::Usual) {
+        served.push(world.slice(32, 200).unwrap().index);
+    }
+    assert_eq!(served, [1; 4]);
+    // It has left nothing since, so it shares.
+    world.slice(32, 200);
+    world.add(1, Lane::Usual, 110);
+    served.clear();
+    while world.tenants[1].has_work(Lane::Usual) {
+        served.push(world.slice(32, 200).unwrap().index);
+    }
+    assert!(
+        served.iter().filter(|index| **index == 0).count() >= 3,
+        "{served:?}"
+    );
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::frame::Wire;
 use crate::time::Time;
 use crate::view::{Entry, View, ViewKey};
 
+/// Subscriptions of one connection, whatever the settings say. Source: they are counted in 16 bits.
+const SUBSCRIPTIONS_MAX: usize = u16::MAX as usize;
+
 impl Shard {
     /// A connection begins. Everything else that is said of it carries the answer.
     pub fn handle_open(&mut self, now: Time, new: &NewConn) -> ConnId {
@@ -28,6 +31,7 @@ impl Shard {
             errors: None,
             since_secs: secs(now),
             batch: 0,
+            next_sub: 0,
             wire: new.wire,
             is_blocked: false,
             is_queued: false,
@@ -74,7 +78,7 @@ impl Shard {
 
     fn on_subscribe(&mut self, now: Time, id: ConnId, subscribe: &Subscribe) {
         let sub = subscribe.sub;
-        let subscriptions_max = self.settings.subscriptions_max;
+        let subscriptions_max = self.settings.subscriptions_max.min(SUBSCRIPTIONS_MAX);
         let conn = self.conn(id).expect("handle_frame looked");
         if conn.subs.iter().any(|held| held.sub == sub) {
             return self.refuse(
@@ -264,6 +268,8 @@ impl Shard {
             return false;
         };
         let held = conn.subs.swap_remove(at);
+        // The last has taken its place, and may not have been looked at.
+        conn.next_sub = conn.next_sub.min(u16::try_from(at).unwrap_or(u16::MAX));
         if conn.subs.is_empty() && !conn.is_blocked {
             conn.since_secs = secs(now);
         }

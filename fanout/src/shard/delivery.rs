@@ -6,7 +6,7 @@ use super::admission::secs;
 use super::{ConnId, Shard, small};
 use crate::encode::Writer;
 use crate::frame::Frame;
-use crate::schedule::{Lane, Ring, Turn, TurnEnd, Work};
+use crate::schedule::{Lane, Turn, TurnEnd, Work};
 use crate::time::Time;
 use crate::view::{Studio, Update};
 
@@ -92,7 +92,8 @@ impl Shard {
         while !batch.is_full()
             && let Some(turn) = self.ring.front()
         {
-            Ring::begin(turn, &mut self.tenants[turn.index as usize]);
+            let tenant = &mut self.tenants[turn.index as usize];
+            self.ring.begin(turn, tenant);
             let slice = self.serve(now, turn, batch);
             let end = self.ring.end(turn, &mut self.tenants[turn.index as usize]);
             if end == TurnEnd::Exhausted {
@@ -139,6 +140,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return };
         conn.is_blocked = false;
         conn.since_secs = secs(now);
+        // Passes have gone by it since it was looked at.
+        conn.next_sub = 0;
         self.queue_conn(id);
     }
 
@@ -355,12 +358,16 @@ impl Shard {
         let conn = &self.conns[id.index()];
         conn.wants_bookmark
             || conn.wants_goaway
-            || conn.subs.iter().any(|held| {
-                let view = &self.views[held.view as usize];
-                let channel = &self.channels[view.key.channel as usize].channel;
-                let head = channel.as_ref().map(|channel| channel.head().revision);
-                head.is_some_and(|head| view.entries[held.place as usize].is_behind(head))
-            })
+            || conn
+                .subs
+                .iter()
+                .skip(usize::from(conn.next_sub))
+                .any(|held| {
+                    let view = &self.views[held.view as usize];
+                    let channel = &self.channels[view.key.channel as usize].channel;
+                    let head = channel.as_ref().map(|channel| channel.head().revision);
+                    head.is_some_and(|head| view.entries[held.place as usize].is_behind(head))
+                })
     }
 
     fn own_frame(&self, writer: Writer) -> Update {
@@ -370,11 +377,13 @@ impl Shard {
         }
     }
 
-    /// The update of the first subscription that is behind. One after the other: each that was
-    /// served is behind no more.
+    /// The update of the next subscription that is behind. Each is looked at once while a connection
+    /// stands in line: what comes later is sent by a pass, so a channel that changes all the time
+    /// keeps nobody in line.
     fn next_change(&mut self, id: ConnId) -> Option<Update> {
-        let conn = &self.conns[id.index()];
-        for held in &conn.subs {
+        let conn = &mut self.conns[id.index()];
+        for held in conn.subs.iter().skip(usize::from(conn.next_sub)) {
+            conn.next_sub += 1;
             let view = &mut self.views[held.view as usize];
             let slot = &self.channels[view.key.channel as usize];
             let Some(channel) = &slot.channel else {

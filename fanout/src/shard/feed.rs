@@ -119,7 +119,8 @@ impl Shard {
         let slot = &self.channels[index as usize];
         let tenant = &mut self.tenants[slot.tenant as usize];
         let per_minute = tenant.edition.limits().signals_per_minute;
-        let is_within_rate = tenant.signals.allow(now, per_minute);
+        // A change that merges with one that waits is part of the same signal (decision 0010).
+        let is_within_rate = slot.pace.is_waiting() || tenant.signals.allow(now, per_minute);
         let hold = (!is_within_rate).then_some(self.settings.window_max);
         self.on_change(now, index, haste, hold);
     }

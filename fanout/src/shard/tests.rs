@@ -7,5 +7,6 @@ mod oracle;
 mod pacing;
 mod reads;
 mod sizes;
+mod staleness;
 mod urgent;
 mod world;

@@ -86,6 +86,22 @@ fn a_tenant_far_above_its_signal_rate_is_served_all_the_time() {
 }
 
 #[test]
+fn changes_that_merge_are_one_signal() {
+    let mut world = World::small();
+    world.truth[0].edition = Edition::Enterprise;
+    let client = world.follower(0, Wire::WebSocket);
+    world.pass(Duration::from_secs(1));
+    // 1,000 changes a second where 416 signals are allowed, but a window makes 100 of them.
+    for _ in 0..10_000 {
+        world.publish_now(0, &[("a", Some(ONE))]);
+        world.pass(TICK);
+    }
+    assert_eq!(world.counters().merged_rate_limit, 0);
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.held(client), 10_001);
+}
+
+#[test]
 fn under_pressure_changes_wait_for_the_longest_window_and_urgent_ones_for_nothing() {
     let mut world = World::small();
     let client = world.follower(0, Wire::WebSocket);

@@ -63,6 +63,7 @@ const WRITE: Option<&str> = Some("ecs:write:{tenant}");
 const ADMIN: Option<&str> = Some("ecs:admin:{tenant}");
 const PLATFORM: Option<&str> = Some("ecs:admin:platform");
 const GATEWAY: Option<&str> = Some("ecs:gateway:platform");
+const EVENTS: Option<&str> = Some("ecs:events:platform");
 
 const CHANNEL: [(&str, &str); 3] = [
     ("!env", "The environment."),
@@ -186,6 +187,8 @@ const GATEWAY_ENDPOINTS: &[Endpoint] = &[
         "Server-sent events; Last-Event-ID resumes on any node.")
         .query(&[CHANNEL[0], CHANNEL[1], CHANNEL[2], ("keys", "Exact keys or prefix*, repeatable."),
             ("access_token", "The key, where a header is not possible.")]),
+    endpoint(HttpMethod::Post, "/v1/events", EVENTS,
+        "Change events for this gateway: application/x-ndjson, one a line, at most 1,000."),
     endpoint(HttpMethod::Get, "/v1/config/convergence", READ,
         "How many subscribers stand at which revision.").query(&CHANNEL),
 ];

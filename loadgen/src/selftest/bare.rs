@@ -142,7 +142,8 @@ impl Bare {
                 // A number of the loop above, so it fits.
                 self.receive(sender, event.data.u64() as usize, &mut counted)?;
             }
-            if self.clock.now().since(counted.last) > micros(PATIENCE) {
+            // The slowest pace has ten seconds between two passes.
+            if self.clock.now().since(counted.last) > micros(PATIENCE * 2) {
                 return Err(SelfTestError::Stuck {
                     frames: counted.frames,
                 });

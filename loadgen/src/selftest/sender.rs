@@ -107,10 +107,11 @@ impl Sender {
         let (go, orders) = std_mpsc::sync_channel(1);
         let (tell, notes) = mpsc::channel(PASSES_AHEAD_MAX);
         let serve = move || {
+            let snapshot = content.snapshot();
             let mut serving = Serving {
                 clock,
                 content,
-                sockets: accept(&listener, connections)?,
+                sockets: accept(&listener, connections, &snapshot)?,
                 tell,
             };
             serving.run(&orders)
@@ -139,6 +140,9 @@ impl Sender {
     /// What it failed with, if it did.
     pub(super) fn end(self) -> Result<(), SelfTestError> {
         drop((self.go, self.notes));
+        // It may still wait for clients that never came; this one leaves at once, which is an error
+        // there and an end.
+        TcpStream::connect(self.address).ok();
         match self.thread.join() {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -146,11 +150,20 @@ impl Sender {
     }
 }
 
-fn accept(listener: &TcpListener, connections: u32) -> Result<Vec<TcpStream>, SelfTestError> {
+/// Takes the clients one by one; each has its snapshot before the next one is taken, because a
+/// client that has none keeps others from connecting.
+fn accept(
+    listener: &TcpListener,
+    connections: u32,
+    snapshot: &[u8],
+) -> Result<Vec<TcpStream>, SelfTestError> {
     let mut sockets = Vec::with_capacity(connections as usize);
     for index in 0..connections as usize {
         let (socket, _) = listener.accept()?;
-        sockets.push(raw::greet(socket, index, StreamTransport::Ws)?);
+        let socket = raw::greet(socket, index, StreamTransport::Ws)?;
+        socket.set_nonblocking(true)?;
+        raw::send(&socket, snapshot)?;
+        sockets.push(socket);
     }
     Ok(sockets)
 }
@@ -165,11 +178,6 @@ struct Serving {
 
 impl Serving {
     fn run(&mut self, orders: &std_mpsc::Receiver<Go>) -> Result<(), SelfTestError> {
-        let snapshot = self.content.snapshot();
-        for socket in &self.sockets {
-            socket.set_nonblocking(true)?;
-            raw::send(socket, &snapshot)?;
-        }
         self.note(Note::Ready);
         while let Ok(go) = orders.recv() {
             let cpu = thread_cpu_seconds();
@@ -317,6 +325,14 @@ fn framed(payload: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sender_whose_clients_never_come_ends_when_it_is_told() {
+        let sender = Sender::start(Clock::start(), 5, 10).unwrap();
+        let client = TcpStream::connect(sender.address).unwrap();
+        drop(client);
+        assert!(sender.end().is_err());
+    }
 
     #[test]
     fn all_deltas_of_a_test_are_of_one_length() {

@@ -77,15 +77,17 @@ async fn connect(
     let plans = clients(1, connections, TransportChoice::Ws, 0, sources);
     let mut all = Vec::with_capacity(plans.len());
     for plan in plans {
-        let permit = Arc::clone(&permits).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
+        let waiting = tokio::time::timeout(PATIENCE, Arc::clone(&permits).acquire_owned());
+        let Ok(Ok(permit)) = waiting.await else {
+            return Err(SelfTestError::Stuck { frames: 0 });
+        };
         let client = Rc::new(Client::new(plan, swarm.start(), permit));
         all.push(Rc::clone(&client));
         tasks.spawn_local(client::run(Rc::clone(swarm), client));
     }
-    match sender.notes.recv().await {
-        Some(Note::Ready) => {}
-        Some(Note::Pass(_) | Note::Done(_)) | None => return Err(SelfTestError::Sender),
+    match note(sender).await? {
+        Note::Ready => {}
+        Note::Pass(_) | Note::Done(_) => return Err(SelfTestError::Sender),
     }
     let deadline = tokio::time::sleep(PATIENCE);
     tokio::pin!(deadline);
@@ -128,16 +130,25 @@ async fn phase(swarm: &Swarm, sender: &mut Sender, go: Go) -> Result<Phase, Self
 /// Gives every pass to the swarm as a publish, until the sender is done.
 async fn told(swarm: &Swarm, sender: &mut Sender) -> Result<Sent, SelfTestError> {
     loop {
-        match sender.notes.recv().await {
-            Some(Note::Pass(pass)) => swarm.on_published(&Published {
+        match note(sender).await? {
+            Note::Pass(pass) => swarm.on_published(&Published {
                 revision: pass.revision,
                 hash: pass.hash,
                 intended: pass.intended,
                 key: KEY.to_owned(),
                 value: pass.value,
             }),
-            Some(Note::Done(sent)) => return Ok(sent),
-            Some(Note::Ready) | None => return Err(SelfTestError::Sender),
+            Note::Done(sent) => return Ok(sent),
+            Note::Ready => return Err(SelfTestError::Sender),
         }
+    }
+}
+
+/// What the sender tells next. The slowest pace has ten seconds between two passes.
+async fn note(sender: &mut Sender) -> Result<Note, SelfTestError> {
+    match tokio::time::timeout(PATIENCE * 2, sender.notes.recv()).await {
+        Ok(Some(note)) => Ok(note),
+        Ok(None) => Err(SelfTestError::Sender),
+        Err(_) => Err(SelfTestError::Stuck { frames: 0 }),
     }
 }

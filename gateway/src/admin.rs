@@ -191,6 +191,9 @@ impl View {
             reasons.push(source.describe());
         }
         if let Some(gateway) = &self.gateway {
+            if gateway.services.memory.is_exceeded() {
+                reasons.push("memory-max is exceeded; new connections are refused".to_owned());
+            }
             let now = self.clock.now().as_secs();
             for (number, shard) in gateway.shards.iter().enumerate() {
                 if now.saturating_sub(shard.read().at_secs) > STUCK_SECS {
@@ -229,6 +232,7 @@ async fn show_metrics(State(view): State<View>) -> impl IntoResponse {
         process.feed_items = gateway.feed.items() as u64;
         process.feed_bytes = gateway.feed.bytes() as u64;
         process.keys = gateway.services.auth.len() as u64;
+        process.memory = gateway.services.memory.figures();
         process.admission = gateway.services.admission.figures();
         process.pushes = gateway.services.push.under_way() as u64;
     }

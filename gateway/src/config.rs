@@ -62,6 +62,8 @@ pub struct Config {
     pub connections_per_tenant_max: Option<usize>,
     /// Connections whose first head is not whole yet.
     pub handshakes_max: usize,
+    /// Resident memory above which new connections are refused.
+    pub memory_max: MemoryMax,
     /// New connections in a second, and at once; none for no limit.
     pub connect_rate_max: Option<u32>,
     /// The same, of one client address.
@@ -129,6 +131,17 @@ pub enum SourceChoice {
         /// `host:port`, separated by commas, as librdkafka takes them.
         brokers: String,
     },
+}
+
+/// How much memory a process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// A share of what the machine or its cgroup gives it.
+    Auto,
+    /// As much as there is.
+    Off,
+    /// Resident bytes.
+    Bytes(u64),
 }
 
 /// How log lines look.
@@ -328,6 +341,7 @@ impl Config {
             connections_max: 0,
             connections_per_tenant_max: None,
             handshakes_max: 0,
+            memory_max: MemoryMax::Off,
             connect_rate_max: None,
             connect_rate_per_client_max: None,
             connect_rate_per_tenant_max: None,

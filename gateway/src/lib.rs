@@ -10,6 +10,7 @@ pub mod config;
 mod http;
 pub mod hub;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod origin;
 pub mod serve;

@@ -11,6 +11,7 @@ use freshet_fanout::shard::Gauges;
 use freshet_proto::close::CLOSE_REASONS;
 
 use crate::admission::AdmissionFigures;
+use crate::memory::MemoryFigures;
 
 mod admission;
 mod catalogue;
@@ -162,6 +163,8 @@ pub struct ProcessFigures {
     pub is_ready: bool,
     /// API keys in memory.
     pub keys: u64,
+    /// The memory budget.
+    pub memory: MemoryFigures,
     /// What admission counts.
     pub admission: AdmissionFigures,
     /// Requests that push events.

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Role, SourceChoice};
 use crate::hub::{self, Hub};
 use crate::logging::LevelHandle;
+use crate::memory::MemoryBudget;
 use crate::metrics::{HubStats, ShardStats};
 use crate::origin::{Origin, Remote};
 use crate::shard::{self, Mail, Mailbox, ShardSeat};
@@ -43,6 +44,8 @@ pub struct Services {
     pub auth: Arc<Authenticator>,
     /// Who may come in.
     pub admission: Arc<Admission>,
+    /// How much memory the process may use.
+    pub memory: MemoryBudget,
     /// What answers for what is not in memory.
     pub origin: Origin,
     /// Where shards ask for channels.
@@ -227,6 +230,7 @@ impl Gateway {
             node: node_name(),
             auth: Arc::clone(&auth),
             admission,
+            memory: MemoryBudget::new(config.memory_max),
             origin: origin.clone(),
             hub: requests,
             shards: shards.clone(),
@@ -243,7 +247,7 @@ impl Gateway {
             stats
         })?;
         // The task ends with `stop`.
-        let watch = watch::watch(Arc::clone(&services.admission), stop.clone());
+        let watch = watch::watch(Arc::clone(&services), stop.clone());
         drop(Handle::current().spawn(watch));
         let mut threads = Vec::new();
         let mut stats = Vec::new();

@@ -59,6 +59,8 @@ pub enum Mail {
     Event(Arc<Published>),
     /// A key was revoked or changed; who shows it must come again.
     AccessChanged(KeyDigest),
+    /// The process has used up its memory budget, or has room again.
+    Pressure(bool),
     /// Who stands where on a channel?
     Convergence {
         /// Which channel.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Role, Secret, SourceChoice};
+use super::{LogFormat, MemoryMax, Role, Secret, SourceChoice};
 
 /// What a parser wanted, to stand after "is not".
 pub(super) type Expected = String;
@@ -68,6 +68,20 @@ pub(super) fn size(text: &str, range: RangeInclusive<usize>) -> Result<usize, Ex
                 range.end()
             )
         })
+}
+
+/// Least memory budget. Source: arbitrary, because a process that serves nobody uses more.
+const MEMORY_MIN: usize = 16 * 1024 * 1024;
+
+/// A memory budget.
+pub(super) fn memory_max(text: &str) -> Result<MemoryMax, Expected> {
+    match text {
+        "auto" => Ok(MemoryMax::Auto),
+        "off" | "0" => Ok(MemoryMax::Off),
+        _ => size(text, MEMORY_MIN..=1 << 50)
+            .map(|bytes| MemoryMax::Bytes(bytes as u64))
+            .map_err(|expected| format!("auto, off, or {expected}")),
+    }
 }
 
 /// A number of things.

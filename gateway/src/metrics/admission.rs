@@ -2,6 +2,7 @@
 
 use super::catalogue::Text;
 use crate::admission::{AdmissionFigures, LIMITS, RATE_LABELS};
+use crate::memory::MemoryFigures;
 
 /// Who was refused, and what is remembered to decide it.
 pub(super) fn render(text: &mut Text, figures: &AdmissionFigures) {
@@ -52,5 +53,25 @@ pub(super) fn render(text: &mut Text, figures: &AdmissionFigures) {
     );
     for (label, count) in RATE_LABELS.iter().zip(figures.rate_shared) {
         text.value(name, "rate", label, count);
+    }
+}
+
+/// The memory budget.
+pub(super) fn render_memory(text: &mut Text, figures: MemoryFigures) {
+    for (name, help, value) in [
+        ("ecs_memory_bytes", "Resident memory.", figures.used),
+        (
+            "ecs_memory_max_bytes",
+            "The memory budget; 0 is none.",
+            figures.max,
+        ),
+        (
+            "ecs_memory_exceeded",
+            "Whether new connections are refused for memory.",
+            u64::from(figures.is_exceeded),
+        ),
+    ] {
+        text.head("gauge", name, help);
+        text.value(name, "", "", value);
     }
 }

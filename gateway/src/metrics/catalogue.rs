@@ -19,6 +19,7 @@ pub fn render(shards: &[ShardFigures], hub: &HubStats, process: ProcessFigures) 
     render_post(&mut text, hub);
     render_push(&mut text, hub, process);
     super::admission::render(&mut text, &process.admission);
+    super::admission::render_memory(&mut text, process.memory);
     render_propagation(&mut text, shards);
     text.0
 }

@@ -18,6 +18,9 @@ const MASK: [u8; 4] = [0x1d, 0x2c, 0x3b, 0x4a];
 /// The key of every handshake. Source: RFC 6455 section 1.3, the example.
 const HANDSHAKE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
+/// Bytes of one read. Source: arbitrary, because a frame of a test fits in a few.
+const READ_BYTES: usize = 4096;
+
 /// A TCP connection.
 #[derive(Debug)]
 pub struct Raw {
@@ -27,9 +30,7 @@ pub struct Raw {
 impl Raw {
     /// Connects.
     pub async fn connect(server: SocketAddr) -> Self {
-        Self {
-            socket: TcpStream::connect(server).await.unwrap(),
-        }
+        Self::of(TcpStream::connect(server).await.unwrap())
     }
 
     /// Connects with a small buffer for what was not read yet.
@@ -37,18 +38,20 @@ impl Raw {
         let socket = TcpSocket::new_v4().unwrap();
         // Source: arbitrary, because it is below every frame that a test means to get stuck.
         socket.set_recv_buffer_size(4096).unwrap();
-        Self {
-            socket: socket.connect(server).await.unwrap(),
-        }
+        Self::of(socket.connect(server).await.unwrap())
     }
 
     /// Connects from an address of loopback, which is a client of its own.
     pub async fn connect_from(client: [u8; 4], server: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from((client, 0))).unwrap();
-        Self {
-            socket: socket.connect(server).await.unwrap(),
-        }
+        Self::of(socket.connect(server).await.unwrap())
+    }
+
+    /// What is sent goes at once, in the pieces in which it is sent.
+    fn of(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        Self { socket }
     }
 
     /// Sends bytes. A server that has closed already is no failure: what it said is read later.
@@ -74,6 +77,27 @@ impl Raw {
             assert!(read.unwrap() > 0, "the server closed after {bytes:?}");
         }
         bytes
+    }
+
+    /// The status and the body of an answer behind which the connection goes on.
+    pub async fn answer(&mut self) -> (u16, Vec<u8>) {
+        let head = within("an answer", self.head()).await;
+        let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .and_then(|(_, value)| value.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        let read = within("its body", self.socket.read_exact(&mut body)).await;
+        read.unwrap();
+        (status.unwrap(), body)
+    }
+
+    /// Goes without a word: what was sent and not read yet is lost, and the server's next write is
+    /// answered by a reset.
+    pub fn reset(self) {
+        self.socket.set_zero_linger().unwrap();
     }
 
     /// The answer that the server closes the connection behind: its status and its problem.
@@ -118,6 +142,8 @@ pub struct RawWebSocket {
     raw: Raw,
     decoder: Decoder,
     heard: VecDeque<Heard>,
+    /// Bytes of one read.
+    read_bytes: usize,
 }
 
 impl RawWebSocket {
@@ -137,6 +163,7 @@ impl RawWebSocket {
             raw,
             decoder,
             heard: VecDeque::new(),
+            read_bytes: READ_BYTES,
         };
         if key.is_some() {
             let hello = socket.frame().await;
@@ -165,16 +192,27 @@ impl RawWebSocket {
         self.send(Opcode::Text, &frame.encode()).await;
     }
 
+    /// Reads one byte at a time from now on.
+    pub fn read_byte_by_byte(&mut self) {
+        self.read_bytes = 1;
+    }
+
+    /// Goes without a word, as [`Raw::reset`] does.
+    pub fn reset(self) {
+        self.raw.reset();
+    }
+
     /// What comes next.
     pub async fn hear(&mut self) -> Heard {
         loop {
             if let Some(heard) = self.heard.pop_front() {
                 return heard;
             }
-            let mut bytes = Vec::new();
-            let read = within("the server speaks", self.raw.socket.read_buf(&mut bytes)).await;
-            if !read.is_ok_and(|count| count > 0) {
-                return Heard::End;
+            let mut bytes = vec![0; self.read_bytes];
+            let read = within("the server speaks", self.raw.socket.read(&mut bytes)).await;
+            match read {
+                Ok(count) if count > 0 => bytes.truncate(count),
+                Ok(_) | Err(_) => return Heard::End,
             }
             let heard = &mut self.heard;
             let fed = self.decoder.feed(&mut bytes, |message| {

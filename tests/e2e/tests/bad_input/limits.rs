@@ -11,6 +11,8 @@ use freshet_proto::close::{CloseReason, ErrorCode};
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::metric;
+
 /// Opens as many streams as the tenant `demo` may have.
 async fn fill(shop: &Shop, count: usize) -> Vec<WebSocket<false>> {
     let ask = Ask::of(&Names::web());
@@ -95,13 +97,6 @@ async fn a_connection_above_the_nodes_limit_is_answered_503_and_harms_nobody_who
     for client in &mut held {
         client.reach(head).await;
     }
-}
-
-/// The value of a line of `/metrics`.
-fn metric(shop: &Shop, line: &str) -> u64 {
-    let (_, metrics) = shop.server.admin_get("/metrics").unwrap();
-    let value = metrics.lines().find_map(|found| found.strip_prefix(line));
-    value.unwrap().trim().parse().unwrap()
 }
 
 #[tokio::test]

@@ -7,9 +7,11 @@
 
 mod access;
 mod early;
+mod floods;
 mod frames;
 mod heads;
 mod limits;
+mod rude;
 mod slow;
 mod subscriptions;
 mod writes;
@@ -24,6 +26,15 @@ const GROWTH_BYTES_MAX: u64 = 24 * 1024 * 1024;
 struct Growth<'a> {
     shop: &'a Shop,
     before: u64,
+}
+
+/// The sum of the lines of `/metrics` that begin so.
+fn metric(shop: &Shop, name: &str) -> u64 {
+    let (_, metrics) = shop.server.admin_get("/metrics").unwrap();
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines
+        .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+        .sum()
 }
 
 impl<'a> Growth<'a> {

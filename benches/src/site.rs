@@ -69,6 +69,8 @@ pub(crate) struct Chain {
     /// The key of its tenant.
     key: String,
     head: Head,
+    /// Of each value, with its stamp.
+    pub(crate) value_bytes: usize,
 }
 
 impl Site {
@@ -261,6 +263,7 @@ impl Api {
                 app: head.app,
             },
             key: key.to_owned(),
+            value_bytes: VALUE_BYTES,
             head: Head {
                 epoch: head.epoch,
                 revision: head.revision,
@@ -325,7 +328,11 @@ impl Chain {
                 head: self.head.clone(),
                 kind,
                 delta: Some(Delta {
-                    set: [(Key::new(KEY).expect("a key"), value(stamp))].into(),
+                    set: [(
+                        Key::new(KEY).expect("a key"),
+                        value(stamp, self.value_bytes),
+                    )]
+                    .into(),
                     del: Vec::new(),
                 }),
             }),
@@ -334,8 +341,9 @@ impl Chain {
     }
 }
 
-/// A text with a stamp: `~` and sixteen digits.
-fn value(stamp: u64) -> Value {
-    let text = format!("\"~{stamp:016}{:x<width$}\"", "", width = VALUE_BYTES - 17);
+/// A text of at least 17 bytes, with a stamp: `~` and sixteen digits.
+fn value(stamp: u64, bytes: usize) -> Value {
+    let width = bytes.saturating_sub(17);
+    let text = format!("\"~{stamp:016}{:x<width$}\"", "");
     Value::from_json(text.into()).expect("a text")
 }

@@ -4,12 +4,17 @@ use freshet_proto::envelope::PublishKind;
 
 use crate::children::{Clients, Drain, Transport};
 use crate::publisher;
-use crate::row::{Bench, Row, RowError, Sample, Target};
+use crate::row::{Bench, Row, RowError, Sample, Target, equal};
 use crate::rows::hot::{RATE, finish, site};
 use crate::site::Site;
 
 const READERS: u32 = 9_000;
 const STALLED: u32 = 1_000;
+/// Bytes of a value. Source: arbitrary, because a few seconds of them fill a receive buffer of
+/// 4 KiB and what the kernel keeps for sending, however far changes are merged.
+const VALUE_BYTES: usize = 2_048;
+/// Writes that a socket did not take whole.
+const BLOCKED: &str = "ecs_writes_blocked_total";
 /// Of each half of a run: with all reading, and with a tenth stalled.
 const SECONDS: u64 = 12;
 
@@ -25,13 +30,14 @@ pub(super) const ROW: Row = Row {
 struct Half {
     /// The readers' staleness, p99.
     p99: f64,
-    /// How much the server's memory grew.
-    grown: f64,
+    /// The server's memory at its end.
+    bytes: f64,
 }
 
 fn run(bench: &Bench) -> Result<Vec<Sample>, RowError> {
     let (readers, stalled) = (bench.clients(READERS), bench.clients(STALLED));
     let mut site = site(bench)?;
+    site.channels[0].value_bytes = VALUE_BYTES;
     let reading = site.clients(("readers", Transport::Ws), readers, 0..1)?;
     let mut reading = site.follow(&reading)?;
     let slow = Clients {
@@ -42,7 +48,15 @@ fn run(bench: &Bench) -> Result<Vec<Sample>, RowError> {
     let without = half(bench, &mut site, &mut reading)?;
     slow.wait_until(|line| line.at_newest == line.connections)?;
     slow.ask("stall")?;
+    let blocked = site.server.metric(BLOCKED)?;
     let with = half(bench, &mut site, &mut reading)?;
+    let blocked = site.server.metric(BLOCKED)? - blocked;
+    // Else the kernel's buffers held everything, and nobody was stalled for the server.
+    equal(
+        "stalled connections that were never blocked",
+        u64::from(stalled).saturating_sub(blocked),
+        0,
+    )?;
 
     // Nothing changes any more: what is sent now is sent because they read again. The last change
     // is older than a merge can wait for.
@@ -64,7 +78,7 @@ fn run(bench: &Bench) -> Result<Vec<Sample>, RowError> {
         .beside(without.p99)
         .target(Target::Ratio(1.1)),
         Sample::new("memory per stalled connection", "bytes", {
-            per_stalled(with.grown - without.grown)
+            per_stalled(with.bytes - without.bytes)
         })
         .target(Target::Most(1_024.0)),
         Sample::new("frames to converge, each", "", per_stalled(frames as f64))
@@ -77,7 +91,6 @@ fn half(bench: &Bench, site: &mut Site, reading: &mut Drain) -> Result<Half, Row
     site.change(0..1)?;
     reading.wait_until(|line| line.at_newest == line.connections)?;
     reading.ask("reset")?;
-    let before = site.server.anonymous_bytes()?;
     let chains = site.channels[..1].to_vec();
     let load = (PublishKind::Publish, RATE);
     let publisher = publisher::spawn(site.another_push()?, chains, load, bench.seconds(SECONDS));
@@ -87,6 +100,6 @@ fn half(bench: &Bench, site: &mut Site, reading: &mut Drain) -> Result<Half, Row
     let line = reading.wait_until(|line| line.at_newest == line.connections)?;
     Ok(Half {
         p99: line.staleness.p99,
-        grown: after as f64 - before as f64,
+        bytes: after as f64,
     })
 }

@@ -18,6 +18,8 @@ use fixture::{KEYS, SUBSCRIBERS};
 
 /// Clients that come and go at once. Source: arbitrary, because it is enough to fill the caches.
 const CLIENTS: u64 = 1_000;
+/// Channels of a storm, of 100 tenants. Source: the design, section 9.
+const CHANNELS: u64 = 1_000;
 /// Longer than a heartbeat, so that every connection is due for one.
 const HEARTBEAT: Duration = Duration::from_secs(26);
 
@@ -88,6 +90,44 @@ fn passes(c: &mut Criterion) {
             },
         );
     }
+    group.finish();
+    storm(c);
+}
+
+/// Every one of many channels changes at once.
+fn storm(c: &mut Criterion) {
+    let mut group = c.benchmark_group("shard");
+    group.throughput(Throughput::Elements(SUBSCRIBERS));
+    // Few keys, because a thousand channels are made of them.
+    let (mut shard, mut batch) = (fixture::shard(CHANNELS, 10), Batch::default());
+    for number in 0..SUBSCRIBERS {
+        fixture::connect(&mut shard, number % CHANNELS, Wire::WebSocket, Some(KEYS));
+    }
+    assert_eq!(
+        fixture::drain(&mut shard, Time::ZERO, &mut batch),
+        SUBSCRIBERS
+    );
+    let (mut at, mut now) = (KEYS, Time::ZERO);
+    group.bench_function(
+        "passes over 1,000 channels of 10 subscribers each, no sockets",
+        |b| {
+            b.iter_batched(
+                || {
+                    at += 1;
+                    let events = (0..CHANNELS).map(|channel| fixture::step(channel, at));
+                    events.collect::<Vec<_>>()
+                },
+                |events| {
+                    now = now + Duration::from_secs(1);
+                    for event in &events {
+                        shard.handle_event(now, event);
+                    }
+                    assert_eq!(fixture::drain(&mut shard, now, &mut batch), SUBSCRIBERS);
+                },
+                BatchSize::PerIteration,
+            );
+        },
+    );
     group.finish();
 }
 

@@ -196,6 +196,12 @@ impl Writer {
         let is_whole = filter.is_all();
         let chunks = chunk(channel, filter);
         let count = u32::try_from(chunks.len()).expect("a snapshot has at most 2^32 chunks");
+        // What a filter leaves is not known, and room that is not used would be kept with the frame.
+        let content = if is_whole { channel.content_bytes() } else { 0 };
+        let head_bytes = JSON_BYTES + FRAMING_BYTES;
+        self.json
+            .reserve(content.min(SNAPSHOT_CHUNK_BYTES) + JSON_BYTES);
+        self.out.reserve(content + chunks.len() * head_bytes);
         for (number, items) in (1..).zip(&chunks) {
             let snapshot_head = SnapshotHead {
                 sub,

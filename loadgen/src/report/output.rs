@@ -92,3 +92,80 @@ fn file(path: &Path, source: io::Error) -> ReportError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ReportOptions;
+    use crate::report::{Asked, Count, command};
+
+    fn measured(deliveries: u64) -> Report {
+        let mut report = Report::new(Asked::new("steady", 1));
+        report.totals.set(Count::Deliveries, deliveries);
+        report.judge(&[]);
+        report
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        write(&measured(5), &path, None).unwrap();
+        assert_eq!(read(&path).unwrap().totals, measured(5).totals);
+        let page = folder.path().join("run.html");
+        write(&measured(5), &page, None).unwrap();
+        assert!(
+            fs::read_to_string(&page)
+                .unwrap()
+                .starts_with("<!doctype html>")
+        );
+        let error = write(&measured(5), &folder.path().join("run.txt"), None).unwrap_err();
+        assert!(error.to_string().contains(".json or .html"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused_with_its_path_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        let missing = read(&path).unwrap_err().to_string();
+        assert!(missing.contains("run.json"), "{missing}");
+        for (text, says) in [
+            ("", "is not a report of loadgen"),
+            ("{\"passed\":true}", "missing field `schema`"),
+            ("{\"schema\":1}", "missing field"),
+            (
+                "{\"schema\":99,\"other\":1}",
+                "has schema 99 and this program reads 1",
+            ),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_run_become_one_report_and_are_judged_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(&measured(5), &path("a.json"), None).unwrap();
+        write(&measured(7), &path("b.json"), None).unwrap();
+        let mut options = ReportOptions {
+            runs: vec![path("a.json"), path("b.json")],
+            html: Some(path("all.html")),
+            json: Some(path("all.json")),
+            compare: Some(path("a.json")),
+            slo: Vec::new(),
+        };
+        assert!(command::run(&options).unwrap());
+        let all = read(&path("all.json")).unwrap();
+        assert_eq!(
+            (all.totals.count(Count::Deliveries), all.asked.workers),
+            (Some(12), 2)
+        );
+        let page = fs::read_to_string(path("all.html")).unwrap();
+        assert!(page.contains("2.40\u{202f}×"), "12 deliveries beside 5");
+        options.slo = vec!["p99<1ms".parse().unwrap()];
+        assert!(!command::run(&options).unwrap(), "no latency was measured");
+    }
+}

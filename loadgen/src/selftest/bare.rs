@@ -12,7 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::time::Timespec;
 
 use super::sender::{Go, Note, Sender, Sent, Shape};
-use super::{PATIENCE, Phase, SelfTestError, target, thread_cpu_seconds};
+use super::{PATIENCE, Phase, SelfTestError, ThreadTime, target};
 use crate::clock::{Clock, Micros};
 use crate::http1::parse_head;
 use crate::latency::{Percentiles, histogram};
@@ -127,7 +127,7 @@ impl Bare {
             sent: None,
             times: histogram(),
         };
-        let (start, cpu) = (self.clock.now(), thread_cpu_seconds());
+        let (start, before) = (self.clock.now(), ThreadTime::now());
         sender.order(go);
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let sent = loop {
@@ -152,7 +152,7 @@ impl Bare {
         Ok(Phase {
             frames: counted.frames,
             micros: counted.last.since(start),
-            cpu_seconds: thread_cpu_seconds() - cpu,
+            spent: ThreadTime::since(before),
             sent,
             latency: Percentiles::of(&counted.times),
         })

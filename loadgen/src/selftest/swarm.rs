@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::sender::{Go, Note, Sender, Sent};
-use super::{KEY, PATIENCE, Phase, SelfTestError, target, thread_cpu_seconds};
+use super::{KEY, PATIENCE, Phase, SelfTestError, ThreadTime, target};
 use crate::client::{self, Client, Status};
 use crate::clock::Clock;
 use crate::plan::{TransportChoice, clients, sources_for};
@@ -102,26 +102,26 @@ async fn connect(
 
 async fn phase(swarm: &Swarm, sender: &mut Sender, go: Go) -> Result<Phase, SelfTestError> {
     swarm.enter(RunPhase::Run);
-    let (start, cpu) = (swarm.clock.now(), thread_cpu_seconds());
-    let before = swarm.counters().deliveries;
+    let (start, before) = (swarm.clock.now(), ThreadTime::now());
+    let had = swarm.counters().deliveries;
     sender.order(go);
     let sent = told(swarm, sender).await?;
-    let mut seen = before;
+    let mut seen = had;
     let mut last = swarm.clock.now();
-    while seen - before < sent.sends {
+    while seen - had < sent.sends {
         tokio::time::sleep(LOOK).await;
         let (deliveries, now) = (swarm.counters().deliveries, swarm.clock.now());
         if deliveries > seen {
             (seen, last) = (deliveries, now);
         } else if u128::from(now.since(last)) > PATIENCE.as_micros() {
-            let frames = seen - before;
+            let frames = seen - had;
             return Err(SelfTestError::Stuck { frames });
         }
     }
     Ok(Phase {
-        frames: seen - before,
+        frames: seen - had,
         micros: last.since(start),
-        cpu_seconds: thread_cpu_seconds() - cpu,
+        spent: ThreadTime::since(before),
         sent,
         latency: swarm.finish_latencies().all,
     })

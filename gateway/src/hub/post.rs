@@ -144,6 +144,7 @@ impl Post {
                 owed.keys.insert(key);
             }
             mail @ (Mail::AccessChanged(_)
+            | Mail::Pressure(_)
             | Mail::Convergence { .. }
             | Mail::Connections { .. }
             | Mail::Drain) => {

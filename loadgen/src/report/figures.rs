@@ -49,6 +49,8 @@ pub(crate) enum Count {
     RevisionsApplied,
     /// Frames that led a stalled client to a later revision after it resumed.
     CaughtUp,
+    /// Revisions applied whose publish is not known: someone else's, or too old.
+    RevisionsUnmatched,
     AcksSent,
     /// Reads that were answered, with a body or without one.
     Reads,
@@ -132,6 +134,7 @@ impl Count {
             Self::Deliveries => "deliveries",
             Self::RevisionsApplied => "revisions applied",
             Self::CaughtUp => "deliveries to stalled ones",
+            Self::RevisionsUnmatched => "revisions of others applied",
             Self::AcksSent => "acks sent",
             Self::Reads => "reads",
             Self::ReadsNotModified => "reads answered with 304",

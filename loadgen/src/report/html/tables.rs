@@ -109,6 +109,7 @@ const fn writer(kind: Count) -> Write {
         | Count::Deliveries
         | Count::RevisionsApplied
         | Count::CaughtUp
+        | Count::RevisionsUnmatched
         | Count::AcksSent
         | Count::Reads
         | Count::ReadsNotModified

@@ -42,6 +42,16 @@ pub(crate) struct PublishAnswer {
     pub(crate) hash: ContentHash,
 }
 
+/// An import that runs or has ended.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ImportAnswer {
+    pub(crate) id: String,
+    /// `running`, `done`, `failed` or `interrupted`.
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) problem: Option<serde_json::Value>,
+}
+
 /// A client of the HTTP API with its own small pool of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
@@ -57,6 +67,19 @@ impl Api {
             client: Client::builder(TokioExecutor::new()).build(connector),
             target,
         }
+    }
+
+    /// The same connections for another channel or key.
+    pub(crate) fn of(&self, target: Target) -> Self {
+        Self {
+            client: self.client.clone(),
+            target,
+        }
+    }
+
+    /// The channel's name, for people.
+    pub(crate) fn channel(&self) -> String {
+        self.target.channel.to_string()
     }
 
     /// Reads the channel at its head, in the run's filter.
@@ -92,6 +115,38 @@ impl Api {
         });
         let body = Bytes::from(body.to_string());
         let answer = self.request(Method::POST, path, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|source| ApiError::Body { path, source })
+    }
+
+    /// Begins to create a set and its apps where they are not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(crate) async fn import(
+        &self,
+        set: &str,
+        apps: &[String],
+    ) -> Result<ImportAnswer, ApiError> {
+        let path = "/v1/import";
+        let body = serde_json::json!({
+            "environments": [self.target.channel.environment],
+            "sets": [{ "set": set, "apps": apps }],
+        });
+        let body = Bytes::from(body.to_string());
+        let answer = self.request(Method::POST, path, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|source| ApiError::Body { path, source })
+    }
+
+    /// How an import is doing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(crate) async fn import_status(&self, id: &str) -> Result<ImportAnswer, ApiError> {
+        let path = "/v1/import";
+        let uri = format!("{path}/{id}");
+        let answer = self.request(Method::GET, path, &uri, Bytes::new()).await?;
         serde_json::from_slice(&answer).map_err(|source| ApiError::Body { path, source })
     }
 

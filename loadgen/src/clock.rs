@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 /// A time, in microseconds since the [`Clock`]'s origin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Micros(pub(crate) u64);
 
 impl Micros {
@@ -28,6 +30,21 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             origin: Instant::now(),
+        }
+    }
+
+    /// A clock whose time is `time` now: another process' clock, as far as it is known.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock module of the load generator"
+    )]
+    pub(crate) fn at(time: Micros) -> Self {
+        let now = Instant::now();
+        Self {
+            // The clock of Linux counts below zero, so that its start does not bound the origin.
+            origin: now
+                .checked_sub(Duration::from_micros(time.0))
+                .unwrap_or(now),
         }
     }
 

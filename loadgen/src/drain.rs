@@ -22,10 +22,10 @@ use crate::drain::client::Opening;
 use crate::drain::commands::{Command, commands};
 use crate::drain::figures::{Cause, Figures};
 use crate::drain::script::{Script, scripts, targets};
-use crate::fanout::SetupError;
 use crate::options::{DrainOptions, RampOptions};
 use crate::plan::{source, sources_for};
 use crate::process::allow_open_files;
+use crate::setup::SetupError;
 use crate::target::Target;
 
 pub(crate) use crate::drain::figures::monotonic_micros;

@@ -15,8 +15,8 @@ use freshet_proto::ids::Revision;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::books::{Books, Cell};
 use crate::clock::Micros;
-use crate::plan::Transport;
 use crate::violation::{Violation, ViolationKind};
 
 /// Length of a tick in microseconds. Source: arbitrary, because 0.1 ms is well below the window
@@ -59,82 +59,52 @@ impl Percentiles {
     }
 }
 
-/// One second of the run.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Second {
-    /// From the start of the run.
-    pub(crate) second: u64,
-    #[serde(flatten)]
-    pub(crate) latency: Percentiles,
-}
-
 /// What is known of a revision.
 #[derive(Debug, Default)]
 struct Known {
     /// When its publish was meant to be sent; known when the answer has come.
     intended: Option<Micros>,
     hash: Option<ContentHash>,
-    /// Clients that applied it before the answer came: transport, tick, how many.
-    waiting: Vec<(Transport, u64, u64)>,
+    /// Clients that applied it before the answer came: who, tick, how many.
+    waiting: Vec<(Cell, u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
-    transport: Transport,
+    cell: Cell,
     from: Revision,
     to: Revision,
 }
 
-/// Latencies of all publishes at all clients.
-#[derive(Debug)]
+/// Latencies of the publishes of one channel at all its clients.
+#[derive(Debug, Default)]
 pub(crate) struct Latencies {
     revisions: BTreeMap<Revision, Known>,
     waiting: usize,
     tick: u64,
     batch: Vec<(Range, u64)>,
-    by_transport: [Histogram<u64>; Transport::ALL.len()],
-    second: u64,
-    of_second: Histogram<u64>,
-    seconds: Vec<Second>,
-    started: Micros,
+    /// The newest revision that a client reached, and in which tick how many did.
+    newest: Revision,
+    reached: Vec<(u64, u64)>,
     /// Client-revisions whose publish is not known: someone else's, or too old.
     pub(crate) unmatched: u64,
 }
 
 impl Latencies {
-    /// Begins to record at `now`.
-    pub(crate) fn new(now: Micros) -> Self {
-        Self {
-            revisions: BTreeMap::new(),
-            waiting: 0,
-            tick: 0,
-            batch: Vec::new(),
-            by_transport: Transport::ALL.map(|_| histogram()),
-            second: 0,
-            of_second: histogram(),
-            seconds: Vec::new(),
-            started: now,
-            unmatched: 0,
-        }
-    }
-
-    /// A client of `transport` went from one revision to another.
+    /// Clients of `cell` went from one revision to another: one more of them.
     pub(crate) fn on_applied(
         &mut self,
-        transport: Transport,
+        books: &mut Books,
+        cell: Cell,
         (from, to): (Revision, Revision),
         now: Micros,
     ) {
         let tick = now.0 / TICK_MICROS;
         if tick != self.tick {
-            self.flush();
+            self.flush(books);
             self.tick = tick;
         }
-        let range = Range {
-            transport,
-            from,
-            to,
-        };
+        let range = Range { cell, from, to };
         match self.batch.iter_mut().find(|(known, _)| *known == range) {
             Some((_, clients)) => *clients += 1,
             None => self.batch.push((range, 1)),
@@ -161,8 +131,8 @@ impl Latencies {
     /// Clients saw another hash at this revision.
     pub(crate) fn on_published(
         &mut self,
-        revision: Revision,
-        hash: ContentHash,
+        books: &mut Books,
+        (revision, hash): (Revision, ContentHash),
         intended: Micros,
     ) -> Result<(), Violation> {
         let agreed = self.agree(revision, hash, "published");
@@ -170,89 +140,76 @@ impl Latencies {
         known.intended = Some(intended);
         let waiting = std::mem::take(&mut known.waiting);
         self.waiting -= waiting.len();
-        for (transport, tick, clients) in waiting {
-            self.record(transport, intended, tick, clients);
+        for (cell, tick, clients) in waiting {
+            books.on_stale(cell, latency(intended, tick), clients);
         }
         agreed
     }
 
     /// Records what is still waiting for its tick to end.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, books: &mut Books) {
         let tick = self.tick;
         for (range, clients) in std::mem::take(&mut self.batch) {
+            self.on_reached(range.to, tick, clients);
             let oldest = range.to.get().saturating_sub(REVISIONS_MAX as u64);
             for number in range.from.get().max(oldest)..range.to.get() {
                 let Ok(revision) = Revision::new(number + 1) else {
                     continue;
                 };
-                self.on_range(range.transport, revision, tick, clients);
+                self.on_range(books, (range.cell, revision), tick, clients);
             }
         }
     }
 
-    /// Ends the recording: latencies by transport, all together, and by second.
-    pub(crate) fn finish(mut self) -> Recorded {
-        self.flush();
-        self.end_second();
-        for known in self.revisions.values() {
-            self.unmatched += known
-                .waiting
-                .iter()
-                .map(|(_, _, clients)| clients)
-                .sum::<u64>();
+    /// Client-revisions whose publish never became known.
+    pub(crate) fn unmatched(&self) -> u64 {
+        let waiting = self.revisions.values().flat_map(|known| &known.waiting);
+        self.unmatched + waiting.map(|(_, _, clients)| clients).sum::<u64>()
+    }
+
+    /// How long after the publish of `goal` was meant to be sent so many clients reached it; none
+    /// if the publish is not this run's.
+    pub(crate) fn reached(&self, goal: Revision) -> Option<impl Iterator<Item = (u64, u64)>> {
+        let intended = self.revisions.get(&goal)?.intended?;
+        let is_goal = self.newest == goal;
+        let reached = self.reached.iter().filter(move |_| is_goal);
+        Some(reached.map(move |(tick, clients)| (latency(intended, *tick), *clients)))
+    }
+
+    fn on_reached(&mut self, to: Revision, tick: u64, clients: u64) {
+        if to > self.newest {
+            self.newest = to;
+            self.reached.clear();
         }
-        let mut all = histogram();
-        for one in &self.by_transport {
-            all.add(one).expect("histograms of one shape add up");
+        if to < self.newest {
+            return;
         }
-        Recorded {
-            all: Percentiles::of(&all),
-            by_transport: Transport::ALL
-                .into_iter()
-                .zip(self.by_transport.iter().map(Percentiles::of))
-                .filter(|(_, percentiles)| percentiles.count > 0)
-                .collect(),
-            seconds: self.seconds,
-            unmatched: self.unmatched,
+        let has_room = self.reached.len() < WAITING_MAX;
+        match self.reached.last_mut() {
+            Some((last, so_far)) if *last == tick => *so_far += clients,
+            Some(_) | None if has_room => self.reached.push((tick, clients)),
+            // The curve stays below all then, which says that it is not whole.
+            Some(_) | None => {}
         }
     }
 
-    fn on_range(&mut self, transport: Transport, revision: Revision, tick: u64, clients: u64) {
+    fn on_range(
+        &mut self,
+        books: &mut Books,
+        (cell, revision): (Cell, Revision),
+        tick: u64,
+        clients: u64,
+    ) {
         let known = self.revisions.entry(revision).or_default();
         match known.intended {
-            Some(intended) => self.record(transport, intended, tick, clients),
+            Some(intended) => books.on_stale(cell, latency(intended, tick), clients),
             None if self.waiting < WAITING_MAX => {
-                known.waiting.push((transport, tick, clients));
+                known.waiting.push((cell, tick, clients));
                 self.waiting += 1;
             }
             None => self.unmatched += clients,
         }
         self.forget_oldest();
-    }
-
-    fn record(&mut self, transport: Transport, intended: Micros, tick: u64, clients: u64) {
-        let applied = Micros((tick + 1) * TICK_MICROS);
-        let second = applied.since(self.started) / 1_000_000;
-        if second > self.second {
-            self.end_second();
-            self.second = second;
-        }
-        let latency = applied.since(intended).clamp(1, LATENCY_MICROS_MAX);
-        let fits = "the latency was clamped to the bounds";
-        self.by_transport[transport as usize]
-            .record_n(latency, clients)
-            .expect(fits);
-        self.of_second.record_n(latency, clients).expect(fits);
-    }
-
-    fn end_second(&mut self) {
-        if !self.of_second.is_empty() {
-            self.seconds.push(Second {
-                second: self.second,
-                latency: Percentiles::of(&self.of_second),
-            });
-            self.of_second.reset();
-        }
     }
 
     fn agree(&mut self, revision: Revision, hash: ContentHash, by: &str) -> Result<(), Violation> {
@@ -280,18 +237,23 @@ impl Latencies {
     }
 }
 
-/// The figures of a run.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Recorded {
-    pub(crate) all: Percentiles,
-    pub(crate) by_transport: BTreeMap<Transport, Percentiles>,
-    pub(crate) seconds: Vec<Second>,
-    pub(crate) unmatched: u64,
+/// From `intended` to the end of a tick, in microseconds.
+fn latency(intended: Micros, tick: u64) -> u64 {
+    let applied = Micros((tick + 1) * TICK_MICROS);
+    applied.since(intended).clamp(1, LATENCY_MICROS_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::books::tests::books;
+    use crate::plan::Transport;
+    use crate::report::{Figure, Latency};
+
+    const WS: Cell = Cell {
+        population: 0,
+        transport: Transport::Ws,
+    };
 
     fn revision(number: u64) -> Revision {
         Revision::new(number).unwrap()
@@ -301,100 +263,100 @@ mod tests {
         ContentHash::of([(of, freshet_proto::hash::ValueHash::of(b"1"))])
     }
 
+    fn all(books: &Books) -> Option<Latency> {
+        books.figures().latency(Figure::Staleness).cloned()
+    }
+
     #[test]
     fn every_revision_a_frame_covers_is_recorded_from_its_intended_time() {
-        let mut latencies = Latencies::new(Micros(0));
+        let (mut latencies, mut books) = (Latencies::default(), books());
         for (number, intended) in [(6, 10_000), (7, 20_000)] {
+            let published = (revision(number), hash("a"));
             latencies
-                .on_published(revision(number), hash("a"), Micros(intended))
+                .on_published(&mut books, published, Micros(intended))
                 .unwrap();
         }
         // Ten clients apply 5..=7 in one frame, 30 ms after the origin.
         for _ in 0..10 {
-            latencies.on_applied(Transport::Ws, (revision(5), revision(7)), Micros(29_950));
+            let range = (revision(5), revision(7));
+            latencies.on_applied(&mut books, WS, range, Micros(29_950));
         }
-        let recorded = latencies.finish();
-        assert_eq!(recorded.all.count, 20);
+        latencies.flush(&mut books);
+        let recorded = all(&books).unwrap();
+        assert_eq!(recorded.count, 20);
         // hdrhistogram keeps three digits: the end of a bucket may be a thousandth above.
-        assert!(
-            (recorded.all.max - 20.0).abs() < 0.05,
-            "{}",
-            recorded.all.max
-        );
-        assert!(
-            (recorded.all.p50 - 10.0).abs() < 0.05,
-            "{}",
-            recorded.all.p50
-        );
-        assert_eq!(recorded.unmatched, 0);
+        assert!((recorded.max_ms - 20.0).abs() < 0.05, "{recorded:?}");
+        assert!((recorded.p50_ms - 10.0).abs() < 0.05, "{recorded:?}");
+        assert_eq!(latencies.unmatched(), 0);
     }
 
     #[test]
     fn a_frame_that_comes_before_the_answer_is_recorded_when_the_answer_comes() {
-        let mut latencies = Latencies::new(Micros(0));
-        latencies.on_applied(Transport::Sse, (revision(1), revision(2)), Micros(5_000));
-        latencies.flush();
+        let (mut latencies, mut books) = (Latencies::default(), books());
+        let range = (revision(1), revision(2));
+        latencies.on_applied(&mut books, WS, range, Micros(5_000));
+        latencies.flush(&mut books);
+        assert_eq!(all(&books), None);
         latencies
-            .on_published(revision(2), hash("a"), Micros(1_000))
+            .on_published(&mut books, (revision(2), hash("a")), Micros(1_000))
             .unwrap();
-        let recorded = latencies.finish();
-        assert_eq!(recorded.by_transport[&Transport::Sse].count, 1);
-        assert!(
-            (recorded.all.max - 4.1).abs() < 0.01,
-            "{}",
-            recorded.all.max
-        );
+        let recorded = all(&books).unwrap();
+        assert_eq!(recorded.count, 1);
+        assert!((recorded.max_ms - 4.1).abs() < 0.01, "{recorded:?}");
     }
 
     #[test]
     fn revisions_of_someone_else_are_counted_apart() {
-        let mut latencies = Latencies::new(Micros(0));
-        latencies.on_applied(Transport::Ws, (revision(1), revision(3)), Micros(5_000));
-        let recorded = latencies.finish();
-        assert_eq!((recorded.all.count, recorded.unmatched), (0, 2));
+        let (mut latencies, mut books) = (Latencies::default(), books());
+        let range = (revision(1), revision(3));
+        latencies.on_applied(&mut books, WS, range, Micros(5_000));
+        latencies.flush(&mut books);
+        assert_eq!((all(&books), latencies.unmatched()), (None, 2));
     }
 
     #[test]
     fn a_publish_answered_with_another_hash_than_clients_saw_is_found() {
-        let mut latencies = Latencies::new(Micros(0));
+        let (mut latencies, mut books) = (Latencies::default(), books());
         latencies.on_content(revision(2), hash("a")).unwrap();
         let violation = latencies
-            .on_published(revision(2), hash("b"), Micros(0))
+            .on_published(&mut books, (revision(2), hash("b")), Micros(0))
             .unwrap_err();
         assert_eq!(violation.kind, ViolationKind::HashMismatch);
     }
 
     #[test]
-    fn each_second_has_its_own_percentiles() {
-        let mut latencies = Latencies::new(Micros(1_000_000));
-        for number in 1..=3u64 {
-            let at = 1_000_000 * number + 500_000;
+    fn who_reached_the_last_revision_when_is_known_however_changes_merged() {
+        let (mut latencies, mut books) = (Latencies::default(), books());
+        for (number, intended) in [(6, 10_000), (7, 20_000)] {
+            let published = (revision(number), hash("a"));
             latencies
-                .on_published(revision(number), hash("a"), Micros(at))
+                .on_published(&mut books, published, Micros(intended))
                 .unwrap();
-            let range = (revision(number - 1), revision(number));
-            latencies.on_applied(Transport::Ws, range, Micros(at + 1_000 * number));
         }
-        let recorded = latencies.finish();
-        let seconds: Vec<u64> = recorded
-            .seconds
-            .iter()
-            .map(|second| second.second)
-            .collect();
-        assert_eq!(seconds, [0, 1, 2]);
-        assert!((recorded.seconds[2].latency.max - 3.1).abs() < 0.01);
+        let mut go = |from, to, at| {
+            let range = (revision(from), revision(to));
+            latencies.on_applied(&mut books, WS, range, Micros(at));
+        };
+        go(5, 6, 11_950);
+        go(5, 7, 22_950);
+        go(5, 7, 22_960);
+        go(6, 7, 23_950);
+        latencies.flush(&mut books);
+        let reached: Vec<_> = latencies.reached(revision(7)).unwrap().collect();
+        assert_eq!(reached, [(3_000, 2), (4_000, 1)]);
+        assert!(latencies.reached(revision(8)).is_none());
     }
 
     #[test]
     fn memory_stays_bounded_when_no_answer_ever_comes() {
-        let mut latencies = Latencies::new(Micros(0));
+        let (mut latencies, mut books) = (Latencies::default(), books());
         for number in 0..3 * REVISIONS_MAX as u64 {
             let range = (revision(number), revision(number + 1));
-            latencies.on_applied(Transport::Ws, range, Micros(number * TICK_MICROS));
+            latencies.on_applied(&mut books, WS, range, Micros(number * TICK_MICROS));
         }
-        latencies.flush();
+        latencies.flush(&mut books);
         assert!(latencies.revisions.len() <= REVISIONS_MAX);
-        assert!(latencies.waiting <= WAITING_MAX);
-        assert_eq!(latencies.finish().unmatched, 3 * REVISIONS_MAX as u64);
+        assert!(latencies.waiting <= WAITING_MAX && latencies.reached.len() <= WAITING_MAX);
+        assert_eq!(latencies.unmatched(), 3 * REVISIONS_MAX as u64);
     }
 }

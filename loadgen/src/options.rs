@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod scenario;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +10,20 @@ use freshet_proto::filter::KeyFilter;
 use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, TenantId};
 use serde::Serialize;
 
-use crate::plan::TransportChoice;
 use crate::slo::Slo;
 use crate::target::{Target, TargetError, resolve};
+
+pub(crate) use scenario::{
+    FileOptions, FlapOptions, HotNamespaceOptions, HotTenantOptions, MixOptions, Raise,
+    RaiseOptions, ReadsOptions, ReconnectOptions, RunOptions, SteadyOptions, StormOptions,
+    WorkerOptions,
+};
+
+/// What the process ends with, for `--help`.
+const EXIT_CODES: &str = "Exit codes: 0 every connection was held, nothing was found wrong and \
+    every objective was met; 1 something was found wrong or a connection was not held; 2 the \
+    options or the file make no sense; 3 the run could not be set up; 4 only an objective was \
+    not met";
 
 /// Measures what a Freshet server holds, how fast a change spreads, and whether every client ends
 /// up right.
@@ -23,12 +36,42 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Hold connections, publish, and check every client after every frame.
-    ///
-    /// Exits with 0 if every connection was held and nothing was found wrong, 1 if not, 2 if the
-    /// run could not be set up.
-    #[command(args_override_self = true)]
-    Fanout(Box<FanoutOptions>),
+    /// Hold connections, publish at a steady rate, and check every client after every frame.
+    #[command(args_override_self = true, alias = "fanout", after_help = EXIT_CODES)]
+    Steady(Box<SteadyOptions>),
+    /// Publish many channels at once, and again.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Storm(Box<StormOptions>),
+    /// Cut connections at once; their clients come back with their cursors.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Reconnect(Box<ReconnectOptions>),
+    /// A share of the clients reads nothing during the run, and has to catch up at its end.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Stalled(Box<SteadyOptions>),
+    /// One tenant has 100 times the subscribers and publishes of another, which is measured alone
+    /// first.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    HotTenant(Box<HotTenantOptions>),
+    /// One config set has 5 times the load of the others, which are measured without that first.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    HotNamespace(Box<HotNamespaceOptions>),
+    /// Clients come and go all the time, beside others that stay.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Flap(Box<FlapOptions>),
+    /// Raise connections or the publish rate until an objective breaks.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Ramp(Box<RaiseOptions>),
+    /// Read `GET /v1/config` at a rate.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Reads(Box<ReadsOptions>),
+    /// 80 % reads, 15 % pulls of a delta over SSE, 5 % publishes, beside open SSE streams.
+    #[command(args_override_self = true, after_help = EXIT_CODES)]
+    Mix(Box<MixOptions>),
+    /// Run what a TOML file describes.
+    #[command(after_help = EXIT_CODES)]
+    Run(FileOptions),
+    /// Join a run that another process leads, and hold a share of its clients.
+    Worker(WorkerOptions),
     /// Hold connections and only count frames and bytes: the cheapest client, for measuring servers.
     ///
     /// Prints a line of JSON each second and one at the end.
@@ -126,41 +169,6 @@ pub(crate) struct LoadOptions {
     /// Decides who stalls, and when what is published
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct FanoutOptions {
-    #[command(flatten)]
-    pub(crate) server: ServerOptions,
-    #[command(flatten)]
-    pub(crate) ramp: RampOptions,
-    #[command(flatten)]
-    pub(crate) load: LoadOptions,
-    /// How clients connect
-    #[arg(long, value_enum, default_value_t = TransportChoice::Mix)]
-    pub(crate) transport: TransportChoice,
-    /// Percent of the WebSocket and SSE clients that have a 4 KiB receive buffer and do not read
-    /// during the run; they must catch up at its end
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub(crate) stalled: u8,
-    /// Send no `ack` frames; otherwise a WebSocket client acknowledges its newest revision at most
-    /// once a second
-    #[arg(long)]
-    pub(crate) no_ack: bool,
-    /// For drills in which the server is killed: a client whose connection is cut comes back with
-    /// its cursor, a publish that fails is only counted, and neither is a violation
-    #[arg(long)]
-    pub(crate) reconnect: bool,
-    /// How long clients have to reach the head after the last publish; stalled ones have that and
-    /// --duration after they resumed
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    pub(crate) converge_within: Duration,
-    /// Process id of the server, to report its CPU time and memory
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
-    /// Write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -288,6 +296,18 @@ pub(crate) enum OptionError {
     Url(#[from] TargetError),
     #[error("--keys: {0}")]
     Keys(#[from] freshet_proto::filter::FilterError),
+    #[error("ramp needs an objective that can break: add --slo 'p99<100ms'")]
+    NothingToBreak,
+    #[error("--step {step} is above --max {max}")]
+    StepAboveMax { step: u32, max: u32 },
+    #[error("--workers-elsewhere {elsewhere} is above --workers {workers}")]
+    Workers { elsewhere: u32, workers: u32 },
+    #[error("--hot-tenant is {tenant}, and so is --tenant: name two")]
+    OneTenant { tenant: TenantId },
+    #[error(
+        "--connections {connections} are fewer than the {channels} channels: some would have no subscriber"
+    )]
+    FewConnections { connections: u32, channels: u32 },
     #[error("--keys must match loadgen/k{key}, which the run publishes: add --keys 'loadgen/*'")]
     KeysWithoutPublished { key: u32 },
 }
@@ -312,23 +332,6 @@ impl ServerOptions {
             },
             filter: KeyFilter::new(&self.keys)?,
         })
-    }
-}
-
-impl FanoutOptions {
-    /// As [`ServerOptions::target`], and the filter holds every key the run publishes: only then
-    /// are all publishes delivered, and the figures mean something.
-    ///
-    /// # Errors
-    ///
-    /// [`OptionError`].
-    pub(crate) fn target(&self) -> Result<Target, OptionError> {
-        let target = self.server.target()?;
-        let mut keys = 0..self.load.keys_changed;
-        match keys.find(|key| !target.filter.matches(&format!("loadgen/k{key}"))) {
-            Some(key) => Err(OptionError::KeysWithoutPublished { key }),
-            None => Ok(target),
-        }
     }
 }
 
@@ -387,12 +390,12 @@ mod tests {
         Options::try_parse_from(line.split(' '))
     }
 
-    fn fanout(line: &str) -> Box<FanoutOptions> {
+    fn fanout(line: &str) -> RunOptions {
         let command = parse(line).unwrap().command;
-        let Command::Fanout(options) = command else {
+        let Command::Steady(options) = command else {
             panic!("{command:?}");
         };
-        options
+        options.run
     }
 
     #[test]
@@ -414,7 +417,7 @@ mod tests {
     #[test]
     fn every_option_of_the_documented_command_is_taken() {
         let options = fanout(
-            "loadgen fanout --url http://127.0.0.1:7401 --connections 10000 --transport mix \
+            "loadgen steady --url http://127.0.0.1:7401 --connections 10000 --transport mix \
              --publish-rate 100 --duration 2m --stalled 5 --report out.json --seed 9 --pid 1",
         );
         assert_eq!(options.ramp.connections, 10_000);
@@ -422,13 +425,13 @@ mod tests {
         assert_eq!(options.load.duration, Duration::from_secs(120));
         assert_eq!(
             (options.stalled, options.load.seed, options.pid),
-            (5, 9, Some(1))
+            (Some(5), 9, Some(1))
         );
     }
 
     #[test]
     fn of_an_option_given_twice_the_last_one_counts() {
-        let options = fanout("loadgen fanout --connections 10 --connections 20");
+        let options = fanout("loadgen steady --connections 10 --connections 20");
         assert_eq!(options.ramp.connections, 20);
     }
 
@@ -444,7 +447,7 @@ mod tests {
             "--transport carrier-pigeon",
             "--tenant a/b",
         ] {
-            let error = parse(&format!("loadgen fanout {bad}")).unwrap_err();
+            let error = parse(&format!("loadgen steady {bad}")).unwrap_err();
             // Source of 2: the exit code of usage errors.
             assert_eq!(error.exit_code(), 2, "{bad}");
         }
@@ -458,8 +461,8 @@ mod tests {
 
     #[test]
     fn a_filter_that_hides_the_publishes_is_refused() {
-        assert!(fanout("loadgen fanout --keys loadgen/*").target().is_ok());
-        let error = fanout("loadgen fanout --keys features/*")
+        assert!(fanout("loadgen steady --keys loadgen/*").target().is_ok());
+        let error = fanout("loadgen steady --keys features/*")
             .target()
             .unwrap_err();
         assert!(

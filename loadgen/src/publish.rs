@@ -5,9 +5,10 @@ use serde::Serialize;
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::drain::{print_json, system};
-use crate::fanout::SetupError;
 use crate::options::PublishOptions;
-use crate::publisher::{self, Answer, PublisherReport, Publishing};
+use crate::plan::Pattern;
+use crate::publisher::{self, Answer, PublisherReport, Publishing, Topic};
+use crate::setup::SetupError;
 
 /// Errors that are printed. Source: arbitrary, because five are enough to see a pattern.
 const ERRORS_MAX: usize = 5;
@@ -35,13 +36,19 @@ pub(crate) fn run(options: &PublishOptions) -> Result<u8, SetupError> {
     let head = runtime.block_on(Api::new(target.clone()).read())?;
     let load = &options.load;
     let publishing = Publishing {
-        target,
+        topics: vec![Topic {
+            target,
+            base: head.head.revision,
+        }],
         seed: load.seed,
-        rate: load.publish_rate,
+        patterns: vec![Pattern::Random {
+            rate: load.publish_rate,
+            channels: 0..1,
+        }],
         duration: load.duration,
         keys: load.keys_changed,
         value_bytes: load.value_bytes as usize,
-        base: head.head.revision,
+        step: 0,
     };
     let clock = Clock::start();
     let what = "the publisher's thread";

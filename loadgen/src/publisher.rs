@@ -15,12 +15,13 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::api::Api;
 use crate::clock::{Clock, Micros};
 use crate::latency::{Percentiles, histogram};
-use crate::plan::{Publish, Schedule};
+use crate::plan::{Pattern, Publish, Schedule};
 use crate::target::Target;
 
 /// Publishes that wait for their answer. Above it the publisher is late, and says so. Source:
-/// arbitrary, because a control plane that answers in 10 ms gets 6,400 a second.
-const IN_FLIGHT_MAX: usize = 64;
+/// arbitrary, because a storm over 200 channels is sent at once, and a control plane that answers
+/// in 10 ms gets 25,600 a second.
+const IN_FLIGHT_MAX: usize = 256;
 /// Answers on their way to the clients' thread. Source: arbitrary, because the receiver empties
 /// it between two reads; when it is full, answers wait and the schedule does not.
 const ANSWERS_MAX: usize = 1024;
@@ -28,19 +29,26 @@ const ANSWERS_MAX: usize = 1024;
 /// server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A channel that is published to.
+#[derive(Clone, Debug)]
+pub(crate) struct Topic {
+    pub(crate) target: Target,
+    /// The head before the run: it makes this run's values differ from those of a run before.
+    pub(crate) base: Revision,
+}
+
 /// What is published where.
 #[derive(Clone, Debug)]
 pub(crate) struct Publishing {
-    pub(crate) target: Target,
+    pub(crate) topics: Vec<Topic>,
     pub(crate) seed: u64,
-    /// A second.
-    pub(crate) rate: f64,
+    pub(crate) patterns: Vec<Pattern>,
     pub(crate) duration: Duration,
     /// `loadgen/k0` and so on.
     pub(crate) keys: u32,
     pub(crate) value_bytes: usize,
-    /// The head before the run: it makes this run's values differ from those of a run before.
-    pub(crate) base: Revision,
+    /// Tells the values of one step of a run from those of the next.
+    pub(crate) step: u32,
 }
 
 /// What became of one publish.
@@ -50,6 +58,8 @@ pub(crate) enum Answer {
     Published(Published),
     /// It was refused or not answered: whether it was made is not known.
     Failed {
+        /// Which of the channels.
+        channel: u32,
         detail: String,
         key: String,
         value: ValueHash,
@@ -59,10 +69,15 @@ pub(crate) enum Answer {
 /// A publish that was answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
+    /// Which of the channels.
+    pub(crate) channel: u32,
     pub(crate) revision: Revision,
     pub(crate) hash: ContentHash,
     /// When it was meant to be sent.
     pub(crate) intended: Micros,
+    /// From then until the answer, and until it was sent, in microseconds.
+    pub(crate) took: u64,
+    pub(crate) late: u64,
     pub(crate) key: String,
     pub(crate) value: ValueHash,
 }
@@ -86,9 +101,13 @@ impl Publishing {
         format!("loadgen/k{}", publish.key)
     }
 
-    /// A text of `value_bytes` bytes that carries the run and the sequence number.
+    /// A text of `value_bytes` bytes that carries the run, the step and the sequence number.
     fn value(&self, publish: Publish) -> serde_json::Value {
-        let head = format!("r{}-s{}-n{} ", self.base, self.seed, publish.sequence);
+        let Publish {
+            channel, sequence, ..
+        } = publish;
+        let base = self.topics[channel as usize].base;
+        let head = format!("r{base}-s{}-t{}-n{sequence} ", self.seed, self.step);
         let filler = "abcdefghijklmnopqrstuvwxyz0123456789".chars().cycle();
         let rest = self.value_bytes.saturating_sub(head.len());
         serde_json::Value::String(head.chars().chain(filler.take(rest)).collect())
@@ -117,7 +136,7 @@ pub(crate) fn spawn(
                 .enable_all()
                 .build()?;
             let publisher = Rc::new(Publisher {
-                api: Api::new(publishing.target.clone()),
+                apis: apis(&publishing.topics),
                 publishing,
                 clock,
                 start,
@@ -128,8 +147,18 @@ pub(crate) fn spawn(
     Ok((thread, receiver))
 }
 
+/// One for each channel, over the same connections.
+fn apis(topics: &[Topic]) -> Vec<Api> {
+    let Some(first) = topics.first() else {
+        return Vec::new();
+    };
+    let api = Api::new(first.target.clone());
+    let of = |topic: &Topic| api.of(topic.target.clone());
+    topics.iter().map(of).collect()
+}
+
 struct Publisher {
-    api: Api,
+    apis: Vec<Api>,
     publishing: Publishing,
     clock: Clock,
     start: Micros,
@@ -140,21 +169,25 @@ impl Publisher {
     async fn run(self: Rc<Self>) -> PublisherReport {
         let until = u64::try_from(self.publishing.duration.as_micros()).unwrap_or(u64::MAX);
         let Publishing {
-            seed, rate, keys, ..
+            seed,
+            ref patterns,
+            keys,
+            ..
         } = self.publishing;
         let mut report = PublisherReport::default();
         let (mut late, mut answered) = (histogram(), histogram());
         let slots = std::sync::Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let mut running = JoinSet::new();
-        for publish in Schedule::new(seed, rate, Micros(until), keys) {
+        for publish in Schedule::new(seed, patterns, Micros(until), keys) {
             let intended = Micros(self.start.0 + publish.at.0);
             tokio::time::sleep_until(self.clock.instant(intended)).await;
             let slot = std::sync::Arc::clone(&slots).acquire_owned().await;
-            late.saturating_record(self.clock.now().since(intended).max(1));
+            let late_by = self.clock.now().since(intended);
+            late.saturating_record(late_by.max(1));
             report.asked += 1;
             let publisher = Rc::clone(&self);
             running.spawn_local(async move {
-                let outcome = publisher.publish(publish, intended).await;
+                let outcome = publisher.publish(publish, (intended, late_by)).await;
                 drop(slot);
                 outcome
             });
@@ -171,19 +204,23 @@ impl Publisher {
     }
 
     /// Answers how many microseconds after `intended` the publish was acknowledged, if it was.
-    async fn publish(&self, publish: Publish, intended: Micros) -> Option<u64> {
+    async fn publish(&self, publish: Publish, (intended, late): (Micros, u64)) -> Option<u64> {
+        let channel = publish.channel;
         let key = self.publishing.key(publish);
         let value = self.publishing.value(publish);
-        let request = self.api.publish(&key, &value);
+        let request = self.apis[channel as usize].publish(&key, &value);
         let outcome = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
         let took = self.clock.now().since(intended);
         let value = ValueHash::of(value.to_string().as_bytes());
         let detail = match outcome {
             Ok(Ok(answer)) => {
                 let published = Published {
+                    channel,
                     revision: answer.revision,
                     hash: answer.hash,
                     intended,
+                    took,
+                    late,
                     key,
                     value,
                 };
@@ -193,7 +230,13 @@ impl Publisher {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
         };
-        self.answer(Answer::Failed { detail, key, value }).await;
+        let failed = Answer::Failed {
+            channel,
+            detail,
+            key,
+            value,
+        };
+        self.answer(failed).await;
         None
     }
 
@@ -219,13 +262,22 @@ mod tests {
 
     fn publishing(base: u64) -> Publishing {
         Publishing {
-            target: crate::target::tests::target(std::net::SocketAddr::from(([127, 0, 0, 1], 1))),
+            topics: vec![Topic {
+                target: crate::target::tests::target(std::net::SocketAddr::from((
+                    [127, 0, 0, 1],
+                    1,
+                ))),
+                base: Revision::new(base).unwrap(),
+            }],
             seed: 1,
-            rate: 200.0,
+            patterns: vec![Pattern::Random {
+                rate: 200.0,
+                channels: 0..1,
+            }],
             duration: Duration::from_millis(200),
             keys: 16,
             value_bytes: 100,
-            base: Revision::new(base).unwrap(),
+            step: 0,
         }
     }
 
@@ -234,6 +286,7 @@ mod tests {
         let publish = |sequence| Publish {
             sequence,
             at: Micros(0),
+            channel: 0,
             key: 3,
         };
         let value = publishing(7).value(publish(1));

@@ -16,9 +16,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::Clock;
 use crate::drain::{monotonic_micros, print_json, stamp_text};
-use crate::fanout::SetupError;
 use crate::options::{RawOptions, StreamTransport};
 use crate::process::{allow_open_files, own_cpu_seconds};
+use crate::setup::SetupError;
 
 /// Largest request head. Source: the bound of Freshet's own server.
 const HEAD_BYTES_MAX: usize = 16 * 1024;

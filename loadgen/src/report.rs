@@ -73,6 +73,9 @@ pub(crate) struct Report {
     /// Why clients connected again, with how many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) returns: BTreeMap<String, u64>,
+    /// What the scenario found, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
     #[serde(default)]
     pub(crate) violations: Tally,
     /// What the objectives came to, in the order they were given.
@@ -158,6 +161,7 @@ impl Report {
             own: None,
             not_held: BTreeMap::new(),
             returns: BTreeMap::new(),
+            notes: Vec::new(),
             violations: Tally::default(),
             objectives: Vec::new(),
         }

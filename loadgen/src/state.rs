@@ -65,6 +65,10 @@ pub(crate) struct Position {
 pub(crate) enum Effect {
     /// Nothing to act on.
     Nothing,
+    /// The client was told where it stands and what comes next.
+    Resumed(ResumeMode),
+    /// What the client holds is the newest there is.
+    Confirmed,
     /// The client holds a state it has no predecessor of: its first, or one of another epoch.
     Based,
     /// The client went from one revision to a later one.
@@ -262,7 +266,7 @@ fn out_of_order(head: &SnapshotHead) -> Violation {
 }
 
 fn on_resumed(position: &Position, resumed: &Resumed) -> Stepped {
-    let unchanged = Ok((position.clone(), Effect::Nothing));
+    let unchanged = Ok((position.clone(), Effect::Resumed(resumed.mode)));
     if resumed.mode == ResumeMode::Snapshot {
         return match position.held() {
             Some(held) => not_back(held, resumed.epoch, resumed.revision).and(unchanged),
@@ -324,7 +328,7 @@ fn replace(position: &Position, state: State) -> Stepped {
     let effect = if held.cursor.epoch != epoch {
         Effect::Based
     } else if from == revision {
-        Effect::Nothing
+        Effect::Confirmed
     } else {
         Effect::Advanced { from, to: revision }
     };

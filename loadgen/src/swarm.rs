@@ -1,4 +1,4 @@
-//! What all clients of a run share: one table of transitions, one buffer, one set of figures.
+//! What all clients of a process share: one plan, one buffer, one set of figures.
 //!
 //! Everything here belongs to one thread. A borrow never lives across an `.await`.
 
@@ -10,21 +10,19 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use freshet_proto::frame::{Ack, ClientFrame, Outcome};
-use freshet_proto::ids::Revision;
 use freshet_proto::ws::{Opcode, write_masked_frame};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::client::{Client, End};
+use crate::books::{Books, Counters};
+use crate::client::Client;
 use crate::clock::{Clock, Micros};
-use crate::latency::{Latencies, Recorded};
-use crate::plan::Transport;
-use crate::publisher::Published;
-use crate::state::{Effect, Expectation, Format};
-use crate::target::{SUB, Target};
-use crate::transitions::{Place, Transitions};
-use crate::violation::{Tally, Violation, ViolationKind};
+use crate::plan::{Plan, Population, Role};
+use crate::report::Figure;
+use crate::target::SUB;
+use crate::violation::{Tally, Violation};
 
 /// Bytes read at once, for all clients together. Source: arbitrary, because a snapshot chunk of
 /// 64 KiB and what is behind it fit.
@@ -32,63 +30,38 @@ const SCRATCH_BYTES: usize = 128 * 1024;
 /// Parts of a second over which acknowledgements are spread. Source: arbitrary, because 50 ms of
 /// them are a twentieth of the clients.
 pub(crate) const ACK_SLOTS: usize = 20;
+/// Reasons that are told apart. Source: arbitrary, because few causes hide behind many failures.
+const REASONS_MAX: usize = 20;
 
 /// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
     /// Clients connect.
     Ramp,
     /// Publishes happen; stalled clients do not read.
     Run,
+    /// Nothing is published any more: clients that come and go stay, to be looked at.
+    Settle,
     /// Stalled clients read again.
     Resume,
-}
-
-/// How clients behave.
-#[derive(Clone, Debug)]
-pub(crate) struct Behaviour {
-    pub(crate) target: Target,
-    pub(crate) seed: u64,
-    /// Send `ack` frames.
-    pub(crate) acks: bool,
-    /// Come back after a connection was lost, instead of counting a violation.
-    pub(crate) reconnects: bool,
-    /// For a connection and its handshake.
-    pub(crate) handshake_timeout: Duration,
-    /// What a long poll asks the server to wait, in seconds.
-    pub(crate) poll_wait_seconds: u32,
-}
-
-/// What clients counted, since the process began.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
-    /// Bytes received, heads and framing included.
-    pub(crate) bytes: u64,
-    /// Frames and bodies of every kind.
-    pub(crate) frames: u64,
-    /// Frames that led a reading client to a later revision.
-    pub(crate) deliveries: u64,
-    /// Revisions that these deliveries covered.
-    pub(crate) merged: u64,
-    /// Frames that led a stalled client to a later revision after it resumed.
-    pub(crate) caught_up: u64,
-    pub(crate) acks: u64,
-    pub(crate) reconnects: u64,
-    /// Reads that were answered with 429 or 503 and a time to wait.
-    pub(crate) throttled: u64,
 }
 
 /// The clients' common state.
 #[derive(Debug)]
 pub(crate) struct Swarm {
-    pub(crate) behaviour: Behaviour,
+    pub(crate) plan: Plan,
     pub(crate) clock: Clock,
     phase: Cell<Phase>,
     phase_changes: watch::Sender<Phase>,
-    transitions: RefCell<Transitions>,
-    latencies: RefCell<Latencies>,
+    /// When the latest phase began.
+    phase_began: Cell<Micros>,
+    /// When the load began; reads and pulls are due from there on.
+    load_began: Cell<Micros>,
+    /// When connections were cut last.
+    pub(crate) cut_at: Cell<Micros>,
+    pub(crate) books: RefCell<Books>,
     tally: RefCell<Tally>,
-    counters: Cell<Counters>,
     scratch: RefCell<Box<[u8]>>,
     rng: RefCell<StdRng>,
     /// Clients with something to acknowledge, by their slot of a second.
@@ -98,22 +71,20 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    pub(crate) fn new(behaviour: Behaviour, clock: Clock) -> Self {
-        let expected = Expectation {
-            channel: behaviour.target.channel.clone(),
-            filter: behaviour.target.filter.clone(),
-        };
+    /// The run's second 0 is `started`.
+    pub(crate) fn new(plan: Plan, clock: Clock, started: Micros) -> Self {
         Self {
             // Apart from the numbers that the plan draws.
-            rng: RefCell::new(StdRng::seed_from_u64(!behaviour.seed.rotate_left(1))),
-            behaviour,
+            rng: RefCell::new(StdRng::seed_from_u64(!plan.seed.rotate_left(1))),
+            books: RefCell::new(Books::new(&plan.populations, started)),
+            plan,
             clock,
             phase: Cell::new(Phase::Ramp),
             phase_changes: watch::Sender::new(Phase::Ramp),
-            transitions: RefCell::new(Transitions::new(expected)),
-            latencies: RefCell::new(Latencies::new(clock.now())),
+            phase_began: Cell::new(started),
+            load_began: Cell::new(started),
+            cut_at: Cell::new(started),
             tally: RefCell::default(),
-            counters: Cell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             acks: RefCell::default(),
             not_held: RefCell::default(),
@@ -121,115 +92,84 @@ impl Swarm {
         }
     }
 
-    /// Where every client begins.
-    pub(crate) fn start(&self) -> Rc<Place> {
-        self.transitions.borrow_mut().start()
+    /// The population of a client.
+    pub(crate) fn population(&self, client: &Client) -> &Population {
+        &self.plan.populations[usize::from(client.plan.population)]
     }
 
-    /// Where a client at `place` goes on after its connection was lost.
-    pub(crate) fn resumed(&self, place: &Rc<Place>) -> Rc<Place> {
-        self.transitions.borrow_mut().resumed(place)
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
-    /// Enters a phase; the latencies are counted from the beginning of [`Phase::Run`].
+    pub(crate) fn phase_began(&self) -> Micros {
+        self.phase_began.get()
+    }
+
+    pub(crate) fn load_began(&self) -> Micros {
+        self.load_began.get()
+    }
+
+    /// Enters a phase.
     pub(crate) fn enter(&self, phase: Phase) {
-        if phase == Phase::Run {
-            self.latencies.replace(Latencies::new(self.clock.now()));
+        let now = self.clock.now();
+        if phase == Phase::Run && self.phase.get() == Phase::Ramp {
+            self.load_began.set(now);
         }
+        self.phase_began.set(now);
         self.phase.set(phase);
         self.phase_changes.send_replace(phase);
     }
 
-    /// Waits while stalled clients do not read. Cancel safe.
-    pub(crate) async fn until_reading(&self) {
-        if self.phase.get() == Phase::Run {
+    /// Waits for `phase` or one behind it. Cancel safe.
+    pub(crate) async fn until(&self, phase: Phase) {
+        if self.phase.get() < phase {
             let mut phases = self.phase_changes.subscribe();
             // The sender is in `self`, so the channel cannot close.
-            phases.wait_for(|phase| *phase != Phase::Run).await.ok();
+            phases.wait_for(|now| *now >= phase).await.ok();
         }
     }
 
-    /// Whether a stalled client's server may have let it go for not reading.
-    pub(crate) fn may_drop(&self, client: &Client) -> bool {
-        client.plan.is_stalled && self.phase.get() != Phase::Ramp
-    }
-
-    /// Applies a frame or a body to a client. Answers why its connection ends, if it does.
-    pub(crate) fn on_frame(
-        &self,
-        client: &Rc<Client>,
-        format: Format,
-        bytes: &[u8],
-        now: Micros,
-    ) -> Option<End> {
-        let place = client.place();
-        let (transition, is_new) = self.transitions.borrow_mut().apply(&place, format, bytes);
-        self.count(|counters| counters.frames += 1);
-        if let Some(violation) = &transition.violation {
-            return Some(self.on_violation(client, violation));
-        }
-        if let Some(state) = transition.next.held() {
-            if is_new && self.behaviour.target.filter.is_all() {
-                let agreed = {
-                    let mut latencies = self.latencies.borrow_mut();
-                    latencies.on_content(state.cursor.revision, state.hash)
-                };
-                self.note_if(&client.to_string(), agreed);
-            }
-            client.on_held();
-        }
-        client.go(&transition.next);
-        match transition.effect {
-            Effect::Nothing => None,
-            Effect::Based => {
-                self.ack_later(client);
-                None
-            }
-            Effect::Advanced { from, to } => {
-                self.on_advanced(client, (from, to), now);
-                None
-            }
-            Effect::Goaway { reconnect_ms } => Some(End::Goaway { reconnect_ms }),
-        }
-    }
-
-    fn on_advanced(&self, client: &Rc<Client>, range: (Revision, Revision), now: Micros) {
-        self.ack_later(client);
-        if client.plan.is_stalled {
-            self.count(|counters| counters.caught_up += 1);
-            return;
-        }
-        let merged = range.1.get() - range.0.get();
-        self.count(|counters| {
-            counters.deliveries += 1;
-            counters.merged += merged;
-        });
+    /// Waits while stalled clients do not read. Cancel safe.
+    pub(crate) async fn until_reading(&self) {
         if self.phase.get() != Phase::Ramp {
-            self.latencies
-                .borrow_mut()
-                .on_applied(client.plan.transport, range, now);
+            self.until(Phase::Resume).await;
         }
     }
 
-    fn on_violation(&self, client: &Client, violation: &Violation) -> End {
-        let is_refusal = violation.kind == ViolationKind::Refused;
-        if is_refusal && (self.behaviour.reconnects || self.may_drop(client)) {
-            return End::Dropped(violation.detail.clone());
+    /// Waits for so long, or until nothing is published any more. Cancel safe.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.until(Phase::Settle) => {}
         }
-        if is_refusal && !client.was_held() {
-            return End::Unreachable(violation.detail.clone());
-        }
-        self.note(&client.to_string(), violation);
-        End::Broken
     }
 
-    /// Takes the answer of a publish.
-    pub(crate) fn on_published(&self, published: &Published) {
-        let agreed = {
-            let mut latencies = self.latencies.borrow_mut();
-            latencies.on_published(published.revision, published.hash, published.intended)
+    /// Whether a client that comes and goes may be away now.
+    pub(crate) fn may_leave(&self, client: &Client) -> bool {
+        let comes_and_goes = match self.population(client).role {
+            Role::Flaps { .. } | Role::Pulls { .. } => true,
+            Role::Follows | Role::Reads { .. } => false,
         };
-        self.note_if("publisher", agreed);
+        comes_and_goes && self.phase.get() == Phase::Run
+    }
+
+    /// Whether the server may end a client's connection without a word: it does not read, or it
+    /// is a request's connection, which either side may close between two requests.
+    pub(crate) fn may_drop(&self, client: &Client) -> bool {
+        let is_request = matches!(self.population(client).role, Role::Reads { .. });
+        is_request || (client.plan.is_stalled && self.phase.get() != Phase::Ramp)
+    }
+
+    /// Counts for a client's population.
+    pub(crate) fn count(&self, client: &Client, change: impl Fn(&mut Counters)) {
+        let mut books = self.books.borrow_mut();
+        books.count(client.plan.population, change);
+    }
+
+    /// Records what a client waited for.
+    pub(crate) fn on_time(&self, client: &Client, figure: Figure, micros: u64) {
+        let mut books = self.books.borrow_mut();
+        books.on_time(client.plan.population, figure, micros);
     }
 
     /// Counts a violation of `who`.
@@ -237,7 +177,7 @@ impl Swarm {
         self.tally.borrow_mut().add(who, violation);
     }
 
-    fn note_if(&self, who: &str, outcome: Result<(), Violation>) {
+    pub(crate) fn note_if(&self, who: &str, outcome: Result<(), Violation>) {
         if let Err(violation) = outcome {
             self.note(who, &violation);
         }
@@ -249,8 +189,8 @@ impl Swarm {
     }
 
     /// Counts a client that connects again, by why.
-    pub(crate) fn on_return(&self, reason: &str) {
-        self.count(|counters| counters.reconnects += 1);
+    pub(crate) fn on_return(&self, client: &Client, reason: &str) {
+        self.count(client, |counters| counters.reconnects += 1);
         count_reason(&mut self.returns.borrow_mut(), reason);
     }
 
@@ -267,28 +207,6 @@ impl Swarm {
     /// What was found so far.
     pub(crate) fn tally(&self) -> Tally {
         self.tally.borrow().clone()
-    }
-
-    /// Ends the recording of latencies.
-    pub(crate) fn finish_latencies(&self) -> Recorded {
-        self.latencies
-            .replace(Latencies::new(self.clock.now()))
-            .finish()
-    }
-
-    /// Frames that were decoded and hashed; all others had the outcome of one of these.
-    pub(crate) fn computed(&self) -> u64 {
-        self.transitions.borrow().computed
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        self.counters.get()
-    }
-
-    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        let mut counters = self.counters.get();
-        change(&mut counters);
-        self.counters.set(counters);
     }
 
     /// The buffer that every read uses. Its borrow must end within the poll.
@@ -312,12 +230,23 @@ impl Swarm {
         STANDARD.encode(nonce)
     }
 
-    fn ack_later(&self, client: &Rc<Client>) {
-        let is_wanted = self.behaviour.acks && client.plan.transport == Transport::Ws;
-        if is_wanted && client.begin_ack() {
-            let slot = client.plan.index as usize % ACK_SLOTS;
-            self.acks.borrow_mut()[slot].push(Rc::clone(client));
-        }
+    /// A number of [0, 1).
+    pub(crate) fn draw(&self) -> f64 {
+        self.rng.borrow_mut().random()
+    }
+
+    /// A random time of this mean, as independent people take it, and at most ten times that.
+    pub(crate) fn draw_time(&self, mean: Duration) -> Duration {
+        // A draw in (0, 1]; the logarithm of 0 is not a number.
+        let times = -(1.0 - self.draw()).ln();
+        // Source of 10: arbitrary, because one time in 22,000 is longer.
+        mean.mul_f64(times.min(10.0))
+    }
+
+    /// Puts a client among those with something to acknowledge.
+    pub(crate) fn ack_later(&self, client: &Rc<Client>) {
+        let slot = client.plan.index as usize % ACK_SLOTS;
+        self.acks.borrow_mut()[slot].push(Rc::clone(client));
     }
 
     /// Sends what the clients of one slot have to acknowledge: each its newest revision only.
@@ -334,15 +263,14 @@ impl Swarm {
                 reason: None,
             });
             if client.send(self.masked(Opcode::Text, &ack.encode())) {
-                self.count(|counters| counters.acks += 1);
+                self.count(&client, |counters| counters.acks += 1);
             }
         }
     }
 }
 
 fn count_reason(reasons: &mut BTreeMap<String, u64>, reason: &str) {
-    // Source of 20: arbitrary, because few causes hide behind many failures.
-    if reasons.len() < 20 || reasons.contains_key(reason) {
+    if reasons.len() < REASONS_MAX || reasons.contains_key(reason) {
         *reasons.entry(reason.to_owned()).or_default() += 1;
     }
 }

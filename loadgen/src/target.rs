@@ -140,11 +140,15 @@ impl Target {
         )
     }
 
-    /// The head of a read that waits for a change against `etag`.
-    pub(crate) fn poll_head(&self, wait_seconds: u32, etag: Option<&str>) -> String {
+    /// The head of a read; with `wait_seconds` above 0 it waits for a change against `etag`.
+    pub(crate) fn read_head(&self, wait_seconds: u32, etag: Option<&str>) -> String {
         let condition = etag.map_or_else(String::new, |etag| format!("If-None-Match: {etag}\r\n"));
+        let wait = match wait_seconds {
+            0 => String::new(),
+            seconds => format!("&wait={seconds}s"),
+        };
         format!(
-            "GET /v1/config?{}&wait={wait_seconds}s HTTP/1.1\r\nHost: {}\r\n\
+            "GET /v1/config?{}{wait} HTTP/1.1\r\nHost: {}\r\n\
              Authorization: Bearer {}\r\n{condition}\r\n",
             self.query(),
             self.authority,
@@ -226,7 +230,7 @@ pub(crate) mod tests {
             "GET /v1/stream/changes?env=prod&set=storefront&app=web&keys=a%20b&keys=loadgen/* HTTP/1.1\r\n"
         ));
         assert!(head.contains("\r\nLast-Event-ID: 3-14\r\n") && head.ends_with("\r\n\r\n"));
-        let poll = target.poll_head(30, Some("\"1-2\""));
+        let poll = target.read_head(30, Some("\"1-2\""));
         assert!(poll.contains("&wait=30s ") && poll.contains("\r\nIf-None-Match: \"1-2\"\r\n"));
         let subscribe = ClientFrame::decode(&target.subscribe(Some(cursor))).unwrap();
         let ClientFrame::Subscribe(subscribe) = subscribe else {

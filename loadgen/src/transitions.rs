@@ -22,6 +22,9 @@ use crate::violation::Violation;
 /// Outcomes that are kept. Source: arbitrary, because a second of 100 publishes in every way of
 /// coalescing them has fewer.
 const TRANSITIONS_MAX: usize = 4096;
+/// Outcomes that are kept however many tables there are. Source: arbitrary, because clients of one
+/// channel rarely stand at more places at once.
+const TRANSITIONS_MIN: usize = 32;
 /// Keys in all kept positions. Source: arbitrary, because at about 60 bytes a key it is 240 MB.
 const KEYS_MAX: usize = 4_000_000;
 
@@ -72,6 +75,9 @@ impl Transition {
 #[derive(Debug)]
 pub(crate) struct Transitions {
     expected: Expectation,
+    /// Outcomes and keys that are kept.
+    transitions_max: usize,
+    keys_max: usize,
     table: HashMap<u64, Vec<Rc<Transition>>>,
     order: VecDeque<u64>,
     keys: usize,
@@ -86,9 +92,13 @@ pub(crate) struct Transitions {
 }
 
 impl Transitions {
-    pub(crate) fn new(expected: Expectation) -> Self {
+    /// One of so many tables, which share what may be kept.
+    pub(crate) fn new(expected: Expectation, tables: usize) -> Self {
+        let tables = tables.max(1);
         Self {
             expected,
+            transitions_max: (TRANSITIONS_MAX / tables).max(TRANSITIONS_MIN),
+            keys_max: KEYS_MAX / tables,
             table: HashMap::new(),
             order: VecDeque::new(),
             keys: 0,
@@ -158,7 +168,9 @@ impl Transitions {
             .entry(slot)
             .or_default()
             .push(Rc::clone(transition));
-        while self.order.len() > TRANSITIONS_MAX || (self.keys > KEYS_MAX && self.order.len() > 1) {
+        while self.order.len() > self.transitions_max
+            || (self.keys > self.keys_max && self.order.len() > 1)
+        {
             self.evict_oldest();
         }
     }
@@ -220,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_at_the_same_place_are_computed_once() {
-        let mut transitions = Transitions::new(expectation());
+        let mut transitions = Transitions::new(expectation(), 1);
         let start = transitions.start();
         let frame = snapshot(5, &[("a", "1")]);
         let (first, is_new) = transitions.apply(&start, Format::Frame, &frame);
@@ -232,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_at_another_place_are_another_case() {
-        let mut transitions = Transitions::new(expectation());
+        let mut transitions = Transitions::new(expectation(), 1);
         let start = transitions.start();
         let old = snapshot(5, &[("a", "1")]);
         let new = snapshot(7, &[("a", "3")]);
@@ -257,7 +269,7 @@ mod tests {
 
     #[test]
     fn clients_that_took_different_ways_meet_at_one_place() {
-        let mut transitions = Transitions::new(expectation());
+        let mut transitions = Transitions::new(expectation(), 1);
         let start = transitions.start();
         let go = |table: &mut Transitions, at: &Rc<Place>, frame: &[u8]| {
             Rc::clone(&table.apply(at, Format::Frame, frame).0.next)
@@ -283,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_table_stays_bounded_and_forgets_the_oldest() {
-        let mut transitions = Transitions::new(expectation());
+        let mut transitions = Transitions::new(expectation(), 1);
         let mut place = transitions.start();
         for revision in 1..=2 * TRANSITIONS_MAX as u64 {
             let frame = snapshot(revision, &[("a", "1")]);

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Client, End};
+use crate::audience::Audience;
 use crate::clock::Micros;
 use crate::http1::{Head, parse_head};
-use crate::swarm::Swarm;
 
 /// Bytes that may wait for a server that does not read. Source: arbitrary, because it is hundreds
 /// of acknowledgements, which are left out then.
@@ -32,6 +32,13 @@ impl Link {
             half,
             unsent: RefCell::new(Vec::new()),
         }
+    }
+
+    /// Ends the connection in both directions, without a word of the protocol; answers false if it
+    /// had ended before.
+    pub(crate) fn cut(&self) -> bool {
+        let socket = socket2::SockRef::from(self.half.as_ref());
+        socket.shutdown(std::net::Shutdown::Both).is_ok()
     }
 
     /// Writes what the socket takes and keeps the rest for the next call; answers false if the
@@ -75,9 +82,13 @@ pub(super) struct Opened {
 /// # Errors
 ///
 /// [`End::Unreachable`] with what failed, also if it takes too long.
-pub(super) async fn open(swarm: &Swarm, client: &Client, request: String) -> Result<Opened, End> {
-    let opening = Box::pin(try_open(swarm, client, request));
-    match tokio::time::timeout(swarm.behaviour.handshake_timeout, opening).await {
+pub(super) async fn open(
+    audience: &Audience,
+    client: &Client,
+    request: String,
+) -> Result<Opened, End> {
+    let opening = Box::pin(try_open(audience, client, request));
+    match tokio::time::timeout(audience.swarm.plan.ramp.handshake_timeout, opening).await {
         Ok(opened) => opened,
         Err(_) => Err(End::Unreachable(
             "no answer to the handshake in time".to_owned(),
@@ -85,14 +96,14 @@ pub(super) async fn open(swarm: &Swarm, client: &Client, request: String) -> Res
     }
 }
 
-async fn try_open(swarm: &Swarm, client: &Client, request: String) -> Result<Opened, End> {
+async fn try_open(audience: &Audience, client: &Client, request: String) -> Result<Opened, End> {
     let failed = |what: &str, error: io::Error| End::Unreachable(format!("{what}: {error}"));
-    let (mut read, mut write) = connect(swarm, client).await?;
+    let (mut read, mut write) = connect(audience, client).await?;
     let written = write.write_all(request.as_bytes()).await;
     written.map_err(|error| failed("sending the request", error))?;
     let mut rest = Vec::new();
     loop {
-        let end = receive(swarm, &mut read, |bytes, _| {
+        let end = receive(audience, client, &mut read, |bytes, _| {
             rest.extend_from_slice(bytes);
             None
         })
@@ -120,11 +131,11 @@ async fn try_open(swarm: &Swarm, client: &Client, request: String) -> Result<Ope
 ///
 /// [`End::Unreachable`] with what failed.
 pub(super) async fn connect(
-    swarm: &Swarm,
+    audience: &Audience,
     client: &Client,
 ) -> Result<(OwnedReadHalf, OwnedWriteHalf), End> {
     let plan = &client.plan;
-    let connecting = swarm.behaviour.target.connect(plan.source, plan.is_stalled);
+    let connecting = audience.target.connect(plan.source, plan.is_stalled);
     match connecting.await {
         Ok(stream) => Ok(stream.into_split()),
         Err(error) => Err(End::Unreachable(format!("connecting: {error}"))),
@@ -137,12 +148,13 @@ pub(super) async fn connect(
 /// Cost: one `read(2)`, no allocation. Tokio marks the socket as drained when a read does not fill
 /// the buffer, so no second read asks in vain.
 pub(super) async fn receive(
-    swarm: &Swarm,
+    audience: &Audience,
+    client: &Client,
     half: &mut OwnedReadHalf,
     mut take: impl FnMut(&mut [u8], Micros) -> Option<End>,
 ) -> Option<End> {
     poll_fn(|context| {
-        let mut scratch = swarm.scratch().borrow_mut();
+        let mut scratch = audience.swarm.scratch().borrow_mut();
         let mut buffer = ReadBuf::new(&mut scratch);
         match Pin::new(&mut *half).poll_read(context, &mut buffer) {
             Poll::Pending => Poll::Pending,
@@ -152,8 +164,11 @@ pub(super) async fn receive(
             ))),
             Poll::Ready(Ok(())) => {
                 let bytes = buffer.filled_mut();
-                swarm.count(|counters| counters.bytes += bytes.len() as u64);
-                Poll::Ready(take(bytes, swarm.clock.now()))
+                let count = bytes.len() as u64;
+                audience
+                    .swarm
+                    .count(client, |counters| counters.bytes += count);
+                Poll::Ready(take(bytes, audience.swarm.clock.now()))
             }
         }
     })
@@ -161,10 +176,10 @@ pub(super) async fn receive(
 }
 
 /// Waits until a stalled client may read; others go on at once.
-pub(super) async fn until_reading(swarm: &Swarm, client: &Client, half: &OwnedReadHalf) {
+pub(super) async fn until_reading(audience: &Audience, client: &Client, half: &OwnedReadHalf) {
     if client.plan.is_stalled {
         // The error, if there is one, is seen by the read that follows.
         half.readable().await.ok();
-        swarm.until_reading().await;
+        audience.swarm.until_reading().await;
     }
 }

@@ -7,10 +7,10 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use super::link::{Link, connect, receive};
 use super::{Client, End};
+use crate::audience::Audience;
 use crate::clock::Micros;
 use crate::http1::{BodyDecoder, Head, HttpError, parse_head};
 use crate::state::Format;
-use crate::swarm::Swarm;
 
 /// An answer that is on its way.
 #[derive(Default)]
@@ -22,9 +22,9 @@ struct Answer {
 }
 
 /// One connection, from its first request to its end.
-pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
-    let timeout = swarm.behaviour.handshake_timeout;
-    let (mut read, write) = match tokio::time::timeout(timeout, connect(swarm, client)).await {
+pub(super) async fn session(audience: &Audience, client: &Rc<Client>) -> End {
+    let timeout = audience.swarm.plan.ramp.handshake_timeout;
+    let (mut read, write) = match tokio::time::timeout(timeout, connect(audience, client)).await {
         Ok(Ok(halves)) => halves,
         Ok(Err(end)) => return end,
         Err(_) => return End::Unreachable("no connection in time".to_owned()),
@@ -34,26 +34,25 @@ pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
     loop {
         // The first answer comes at once; then each waits for a change.
         let wait_seconds = if etag.is_some() {
-            swarm.behaviour.poll_wait_seconds
+            audience.swarm.plan.poll_wait_seconds
         } else {
             0
         };
-        let request = swarm
-            .behaviour
-            .target
-            .poll_head(wait_seconds, etag.as_deref());
+        let request = audience.target.read_head(wait_seconds, etag.as_deref());
         client.send(request.into_bytes());
-        let (head, body, now) = match receive_answer(swarm, &mut read).await {
+        let (head, body, now) = match receive_answer(audience, client, &mut read).await {
             Ok(answer) => answer,
             Err(end) => return end,
         };
         if head.status == 200 {
-            if let Some(end) = swarm.on_frame(client, Format::Body, &body, now) {
+            if let Some(end) = audience.on_frame(client, Format::Body, &body, now) {
                 return end;
             }
             etag = head.etag;
         } else if let (429 | 503, Some(seconds)) = (head.status, head.retry_after) {
-            swarm.count(|counters| counters.throttled += 1);
+            audience
+                .swarm
+                .count(client, |counters| counters.throttled += 1);
             tokio::time::sleep(spread(seconds, client.plan.index)).await;
         } else if head.status != 304 {
             let detail = format!("the read was answered with {}", head.status);
@@ -67,20 +66,21 @@ pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
 
 /// At least the asked time, and up to half of it more, so that clients do not all come back at
 /// once.
-fn spread(seconds: u64, index: u32) -> Duration {
+pub(super) fn spread(seconds: u64, index: u32) -> Duration {
     // Source of 97 and 500: arbitrary, because a prime spreads neighbours over half a second.
     let share = u64::from(index) * 97 % 500;
     Duration::from_millis(seconds.saturating_mul(1000 + share))
 }
 
-async fn receive_answer(
-    swarm: &Swarm,
+pub(super) async fn receive_answer(
+    audience: &Audience,
+    client: &Client,
     read: &mut OwnedReadHalf,
 ) -> Result<(Head, Vec<u8>, Micros), End> {
     let mut answer = Answer::default();
     let mut at = Micros::default();
     loop {
-        let end = receive(swarm, read, |bytes, now| {
+        let end = receive(audience, client, read, |bytes, now| {
             at = now;
             answer
                 .take(bytes)

@@ -7,10 +7,10 @@ use freshet_proto::sse::Decoder;
 
 use super::link::{Link, open, receive, until_reading};
 use super::{Client, End};
+use crate::audience::Audience;
 use crate::clock::Micros;
 use crate::http1::BodyDecoder;
 use crate::state::Format;
-use crate::swarm::Swarm;
 
 /// The framing of an event stream: events within a body.
 struct Framing {
@@ -19,9 +19,9 @@ struct Framing {
 }
 
 /// One connection, from its request to its end.
-pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
-    let request = swarm.behaviour.target.sse_head(client.cursor());
-    let mut opened = match open(swarm, client, request).await {
+pub(super) async fn session(audience: &Audience, client: &Rc<Client>) -> End {
+    let request = audience.target.sse_head(client.cursor());
+    let mut opened = match open(audience, client, request).await {
         Ok(opened) => opened,
         Err(end) => return end,
     };
@@ -37,24 +37,24 @@ pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
         body: BodyDecoder::new(opened.head.framing),
         events: Decoder::new(SERVER_FRAME_BYTES_MAX),
     };
-    let now = swarm.clock.now();
-    let mut end = feed(swarm, client, &mut framing, (&mut opened.rest, now));
+    let now = audience.swarm.clock.now();
+    let mut end = feed(audience, client, &mut framing, (&mut opened.rest, now));
     drop(opened.rest);
     let mut read = opened.read;
     loop {
         if let Some(end) = end {
             return end;
         }
-        until_reading(swarm, client, &read).await;
-        end = receive(swarm, &mut read, |bytes, now| {
-            feed(swarm, client, &mut framing, (bytes, now))
+        until_reading(audience, client, &read).await;
+        end = receive(audience, client, &mut read, |bytes, now| {
+            feed(audience, client, &mut framing, (bytes, now))
         })
         .await;
     }
 }
 
 fn feed(
-    swarm: &Swarm,
+    audience: &Audience,
     client: &Rc<Client>,
     framing: &mut Framing,
     (bytes, now): (&mut [u8], Micros),
@@ -65,7 +65,7 @@ fn feed(
     let fed = body.feed(bytes, |piece| {
         let fed = events.feed(piece, |event| {
             if end.is_none() {
-                end = swarm.on_frame(client, Format::Frame, event.data.as_bytes(), now);
+                end = audience.on_frame(client, Format::Frame, event.data.as_bytes(), now);
             }
         });
         broken = broken.take().or(fed.err());

@@ -7,15 +7,15 @@ use freshet_proto::ws::{Decoder, Message, Opcode, Peer, accept_key};
 
 use super::link::{Link, open, receive, until_reading};
 use super::{Client, End};
+use crate::audience::Audience;
 use crate::clock::Micros;
 use crate::state::Format;
-use crate::swarm::Swarm;
 
 /// One connection, from its handshake to its end.
-pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
-    let nonce = swarm.nonce();
-    let target = &swarm.behaviour.target;
-    let mut opened = match open(swarm, client, target.ws_head(&nonce)).await {
+pub(super) async fn session(audience: &Audience, client: &Rc<Client>) -> End {
+    let nonce = audience.swarm.nonce();
+    let target = &audience.target;
+    let mut opened = match open(audience, client, target.ws_head(&nonce)).await {
         Ok(opened) => opened,
         Err(end) => return end,
     };
@@ -29,27 +29,31 @@ pub(super) async fn session(swarm: &Swarm, client: &Rc<Client>) -> End {
         return End::Unreachable("Sec-WebSocket-Accept does not fit the key".to_owned());
     }
     client.link.replace(Some(Rc::new(Link::new(opened.write))));
-    client.send(swarm.masked(Opcode::Text, &target.subscribe(client.cursor())));
+    client.send(
+        audience
+            .swarm
+            .masked(Opcode::Text, &target.subscribe(client.cursor())),
+    );
 
     let mut decoder = Decoder::new(Peer::Server, SERVER_FRAME_BYTES_MAX);
-    let now = swarm.clock.now();
-    let mut end = feed(swarm, client, &mut decoder, (&mut opened.rest, now));
+    let now = audience.swarm.clock.now();
+    let mut end = feed(audience, client, &mut decoder, (&mut opened.rest, now));
     drop(opened.rest);
     let mut read = opened.read;
     loop {
         if let Some(end) = end {
             return end;
         }
-        until_reading(swarm, client, &read).await;
-        end = receive(swarm, &mut read, |bytes, now| {
-            feed(swarm, client, &mut decoder, (bytes, now))
+        until_reading(audience, client, &read).await;
+        end = receive(audience, client, &mut read, |bytes, now| {
+            feed(audience, client, &mut decoder, (bytes, now))
         })
         .await;
     }
 }
 
 fn feed(
-    swarm: &Swarm,
+    audience: &Audience,
     client: &Rc<Client>,
     decoder: &mut Decoder,
     (bytes, now): (&mut [u8], Micros),
@@ -57,7 +61,7 @@ fn feed(
     let mut end = None;
     let fed = decoder.feed(bytes, |message| {
         if end.is_none() {
-            end = on_message(swarm, client, message, now);
+            end = on_message(audience, client, message, now);
         }
     });
     match fed {
@@ -67,16 +71,16 @@ fn feed(
 }
 
 fn on_message(
-    swarm: &Swarm,
+    audience: &Audience,
     client: &Rc<Client>,
     message: Message<'_>,
     now: Micros,
 ) -> Option<End> {
     match message {
-        Message::Text(text) => swarm.on_frame(client, Format::Frame, text.as_bytes(), now),
-        Message::Binary(bytes) => swarm.on_frame(client, Format::Frame, bytes, now),
+        Message::Text(text) => audience.on_frame(client, Format::Frame, text.as_bytes(), now),
+        Message::Binary(bytes) => audience.on_frame(client, Format::Frame, bytes, now),
         Message::Ping(payload) => {
-            client.send(swarm.masked(Opcode::Pong, payload));
+            client.send(audience.swarm.masked(Opcode::Pong, payload));
             None
         }
         Message::Pong(_) => None,

@@ -6,7 +6,7 @@ use freshet_proto::cursor::Cursor;
 use tokio::sync::mpsc;
 
 use crate::drain::system;
-use crate::fanout::SetupError;
+use crate::setup::SetupError;
 
 /// Commands that wait. Source: arbitrary, because who commands waits for each answer.
 const COMMANDS_MAX: usize = 16;

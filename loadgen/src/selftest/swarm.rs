@@ -1,5 +1,6 @@
 //! The load generator's own clients as the receiver of a self-test.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::sender::{Go, Note, Sender, Sent};
-use super::{KEY, PATIENCE, Phase, SelfTestError, ThreadTime, target};
+use super::{PATIENCE, Phase, SelfTestError, ThreadTime, target};
+use crate::audience::Audience;
 use crate::client::{self, Client, Status};
 use crate::clock::Clock;
-use crate::plan::{TransportChoice, clients, sources_for};
-use crate::publisher::Published;
-use crate::swarm::{Behaviour, Phase as RunPhase, Swarm};
+use crate::latency::Percentiles;
+use crate::plan::{ChannelPlan, Plan, Population, RampPlan, TransportChoice, sources_for};
+use crate::swarm::{Phase as RunPhase, Swarm};
 
 /// Handshakes at a time. Source: the default of a run.
 const HANDSHAKES: u32 = 512;
@@ -42,20 +44,14 @@ pub(super) fn run(
         .enable_all()
         .build()?;
     let test = async {
-        let behaviour = Behaviour {
-            target: target(sender.address),
-            seed: 1,
-            acks: false,
-            reconnects: false,
-            handshake_timeout: PATIENCE,
-            poll_wait_seconds: 1,
-        };
-        let swarm = Rc::new(Swarm::new(behaviour, clock));
+        let plan = plan(sender.address, connections);
+        let swarm = Rc::new(Swarm::new(plan, clock, clock.now()));
+        let audience = Rc::new(Audience::new(&swarm, 0));
         let mut tasks = JoinSet::new();
-        connect(&swarm, &mut tasks, sender, connections).await?;
+        connect(&audience, &mut tasks, sender).await?;
         let mut phases = Vec::with_capacity(orders.len());
         for go in orders {
-            phases.push(phase(&swarm, sender, *go).await?);
+            phases.push(phase(&audience, sender, *go).await?);
         }
         tasks.shutdown().await;
         Ok(Outcome {
@@ -66,24 +62,54 @@ pub(super) fn run(
     LocalSet::new().block_on(&runtime, Box::pin(test))
 }
 
+/// `connections` clients on WebSocket, on the one channel there is.
+fn plan(address: SocketAddr, connections: u32) -> Plan {
+    let target = target(address);
+    let all = Population::follows(
+        ("tenant", target.channel.tenant.as_str()),
+        connections,
+        0..1,
+        TransportChoice::Ws,
+    );
+    Plan {
+        scenario: "self-test".to_owned(),
+        seed: 1,
+        address,
+        authority: target.authority,
+        filter: target.filter,
+        channels: vec![ChannelPlan {
+            channel: target.channel,
+            key: target.key,
+        }],
+        populations: vec![all],
+        ramp: RampPlan {
+            rate: u32::MAX,
+            handshakes: HANDSHAKES,
+            handshake_timeout: PATIENCE,
+            sources: sources_for(connections),
+        },
+        acks: false,
+        reconnects: false,
+        poll_wait_seconds: 1,
+    }
+}
+
 async fn connect(
-    swarm: &Rc<Swarm>,
+    audience: &Rc<Audience>,
     tasks: &mut JoinSet<()>,
     sender: &mut Sender,
-    connections: u32,
 ) -> Result<(), SelfTestError> {
     let permits = Arc::new(Semaphore::new(HANDSHAKES as usize));
-    let sources = sources_for(connections);
-    let plans = clients(1, connections, TransportChoice::Ws, 0, sources);
+    let plans = audience.swarm.plan.clients();
     let mut all = Vec::with_capacity(plans.len());
     for plan in plans {
         let waiting = tokio::time::timeout(PATIENCE, Arc::clone(&permits).acquire_owned());
         let Ok(Ok(permit)) = waiting.await else {
             return Err(SelfTestError::Stuck { frames: 0 });
         };
-        let client = Rc::new(Client::new(plan, swarm.start(), permit));
+        let client = Rc::new(Client::new(plan, audience.start(), permit));
         all.push(Rc::clone(&client));
-        tasks.spawn_local(client::run(Rc::clone(swarm), client));
+        tasks.spawn_local(client::run(Rc::clone(audience), client));
     }
     match note(sender).await? {
         Note::Ready => {}
@@ -100,44 +126,44 @@ async fn connect(
     Ok(())
 }
 
-async fn phase(swarm: &Swarm, sender: &mut Sender, go: Go) -> Result<Phase, SelfTestError> {
+async fn phase(audience: &Audience, sender: &mut Sender, go: Go) -> Result<Phase, SelfTestError> {
+    let swarm = &audience.swarm;
+    let deliveries = || swarm.books.borrow().counters().deliveries;
     swarm.enter(RunPhase::Run);
     let (start, before) = (swarm.clock.now(), ThreadTime::now());
-    let had = swarm.counters().deliveries;
+    let had = deliveries();
     sender.order(go);
-    let sent = told(swarm, sender).await?;
+    let sent = told(audience, sender).await?;
     let mut seen = had;
     let mut last = swarm.clock.now();
     while seen - had < sent.sends {
         tokio::time::sleep(LOOK).await;
-        let (deliveries, now) = (swarm.counters().deliveries, swarm.clock.now());
-        if deliveries > seen {
-            (seen, last) = (deliveries, now);
+        let (count, now) = (deliveries(), swarm.clock.now());
+        if count > seen {
+            (seen, last) = (count, now);
         } else if u128::from(now.since(last)) > PATIENCE.as_micros() {
             let frames = seen - had;
             return Err(SelfTestError::Stuck { frames });
         }
     }
+    audience.flush();
+    let latency = Percentiles::of(&swarm.books.borrow_mut().take_stale());
     Ok(Phase {
         frames: seen - had,
         micros: last.since(start),
         spent: ThreadTime::since(before),
         sent,
-        latency: swarm.finish_latencies().all,
+        latency,
     })
 }
 
 /// Gives every pass to the swarm as a publish, until the sender is done.
-async fn told(swarm: &Swarm, sender: &mut Sender) -> Result<Sent, SelfTestError> {
+async fn told(audience: &Audience, sender: &mut Sender) -> Result<Sent, SelfTestError> {
     loop {
         match note(sender).await? {
-            Note::Pass(pass) => swarm.on_published(&Published {
-                revision: pass.revision,
-                hash: pass.hash,
-                intended: pass.intended,
-                key: KEY.to_owned(),
-                value: pass.value,
-            }),
+            Note::Pass(pass) => {
+                audience.on_published((pass.revision, pass.hash), pass.intended);
+            }
             Note::Done(sent) => return Ok(sent),
             Note::Ready => return Err(SelfTestError::Sender),
         }

@@ -13,6 +13,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The service's name in `svc`.
 const SERVICE: &str = "freshet";
 
+/// The target of events that the bridge from `log` makes. Source: tracing-log.
+const BRIDGE: &str = "log";
+
 /// Writes `ts`, `level`, `message`, `svc`, `src`, then the fields of the spans around the event,
 /// outermost first, then its own. An inner field wins over an outer one of the same name; none wins
 /// over the first five. Source of the names: ledger 2.13.
@@ -47,6 +50,7 @@ where
         fields.append(&mut own.0);
 
         let metadata = event.metadata();
+        let src = take_log_target(&mut fields, metadata.target());
         let message = fields
             .remove("message")
             .unwrap_or(Value::from(metadata.name()));
@@ -55,7 +59,7 @@ where
             ("level", Value::from(metadata.level().as_str())),
             ("message", message),
             ("svc", Value::from(SERVICE)),
-            ("src", Value::from(metadata.target())),
+            ("src", src),
         ];
         let mut separator = '{';
         for (name, value) in &head {
@@ -68,6 +72,17 @@ where
         }
         writeln!(writer, "}}")
     }
+}
+
+/// The module an event is from. What comes by the crate `log` has the target [`BRIDGE`]; where it
+/// is from stands in fields, of which the line keeps none: a file's path is the builder's own.
+fn take_log_target(fields: &mut Map<String, Value>, target: &str) -> Value {
+    if target != BRIDGE {
+        return Value::from(target);
+    }
+    let src = fields.remove("log.target");
+    fields.retain(|name, _| !name.starts_with("log."));
+    src.unwrap_or(Value::from(target))
 }
 
 /// RFC 3339 in UTC.

@@ -72,6 +72,31 @@ fn no_field_takes_the_place_of_the_level_or_the_service() {
     assert_eq!(lines[0]["src"], "freshet_gateway::logging::tests");
 }
 
+/// So librdkafka's lines come: by `log`, whose bridge puts where they are from into fields.
+#[test]
+fn a_line_of_a_library_that_uses_log_says_where_it_is_from_in_src_alone() {
+    let lines = logged("info", |_| {
+        warn!(
+            target: "log",
+            {
+                log.target = "librdkafka",
+                log.module_path = "rdkafka::client",
+                log.file = "/home/someone/client.rs",
+                log.line = 7,
+            },
+            "a broker is gone"
+        );
+    });
+    let mut line = lines[0].clone();
+    line.as_object_mut().unwrap().remove("ts");
+    assert_eq!(
+        line,
+        json!({
+            "level": "WARN", "message": "a broker is gone", "svc": "freshet", "src": "librdkafka",
+        })
+    );
+}
+
 #[test]
 fn the_level_changes_while_running() {
     let lines = logged("info", |handle| {

@@ -26,14 +26,7 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
     let mut drained_by: Option<Time> = None;
     loop {
         let now = clock.now();
-        if now >= figures_at {
-            shell.publish_figures(now);
-            figures_at = now + FIGURES_EVERY;
-        }
-        if let Some(deadline) = drained_by
-            && (now >= deadline || shell.is_empty())
-        {
-            shell.publish_figures(now);
+        if shell.keep_books(now, &mut figures_at, drained_by) {
             return;
         }
         let timer = shell.state.borrow().core.poll_timeout();
@@ -65,19 +58,35 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
         while shell.turn() {
             // Accepts, reads and mail get their turn between two slices of a pass.
             tokio::task::yield_now().await;
-            while let Ok(letter) = mail.try_recv() {
+            for _ in 0..MAIL_BATCH {
+                let Ok(letter) = mail.try_recv() else { break };
                 if matches!(letter, Mail::Drain) {
                     drained_by = Some(shell.begin_drain());
                 } else {
                     shell.handle_mail(letter);
                 }
             }
-            shell.state.borrow_mut().core.handle_timeout(clock.now());
+            let now = clock.now();
+            shell.state.borrow_mut().core.handle_timeout(now);
+            // Where changes come faster than passes end, there is always another slice.
+            if shell.keep_books(now, &mut figures_at, drained_by) {
+                return;
+            }
         }
     }
 }
 
 impl Shell {
+    /// Copies the figures out when it is time; answers whether the shard was drained.
+    fn keep_books(&self, now: Time, figures_at: &mut Time, drained_by: Option<Time>) -> bool {
+        let is_drained = drained_by.is_some_and(|deadline| now >= deadline || self.is_empty());
+        if is_drained || now >= *figures_at {
+            self.publish_figures(now);
+            *figures_at = now + FIGURES_EVERY;
+        }
+        is_drained
+    }
+
     fn handle_mail(self: &Rc<Self>, letter: Mail) {
         let now = self.services.clock.now();
         let mut state = self.state.borrow_mut();

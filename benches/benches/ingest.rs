@@ -19,6 +19,10 @@ mod fixture;
 
 use fixture::KEYS;
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Channels, of 100 tenants. Source: the row of 1,000 channels of 100 tenants in docs/benchmarks.md.
 const CHANNELS: u64 = 1_000;
 /// Keys of each. Source: arbitrary, because a thousand channels of them are 30 MB.

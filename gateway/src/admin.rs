@@ -20,8 +20,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::logging::LevelHandle;
-use crate::metrics::{self, HubStats, ProcessFigures, ShardStats};
+use crate::metrics::{self, HubStats, PORTS, ProcessFigures, ShardStats};
+use crate::serve::port::{ADMIN_CONNECTIONS_MAX, Port, PortStats};
 use crate::serve::{DrainFlag, ServeError, Services};
 use crate::shard::Mail;
 use crate::source::{FeedGauge, SourceStatus};
@@ -39,6 +41,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Admin {
     listen: SocketAddr,
+    head_timeout: Duration,
     view: View,
 }
 
@@ -51,6 +54,8 @@ struct View {
     is_draining: DrainFlag,
     gateway: Option<GatewayView>,
     source: Option<(Arc<SourceStatus>, Arc<HubStats>)>,
+    /// In the order of [`PORTS`].
+    ports: [Arc<PortStats>; PORTS.len()],
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +86,7 @@ pub fn install_metrics() -> PrometheusHandle {
 impl Admin {
     /// An admin port that sees nothing yet.
     pub fn new(
-        listen: SocketAddr,
+        config: &Config,
         clock: Clock,
         level: LevelHandle,
         metrics: PrometheusHandle,
@@ -95,8 +100,13 @@ impl Admin {
             is_draining,
             gateway,
             source,
+            ports: <[Arc<PortStats>; PORTS.len()]>::default(),
         };
-        Self { listen, view }
+        Self {
+            listen: config.admin_listen,
+            head_timeout: config.handshake_timeout,
+            view,
+        }
     }
 
     /// Shows the data plane.
@@ -116,6 +126,11 @@ impl Admin {
     /// Shows the source and the hub.
     pub fn watch_source(&mut self, status: Arc<SourceStatus>, hub: Arc<HubStats>) {
         self.view.source = Some((status, hub));
+    }
+
+    /// Where the control plane's own port counts.
+    pub(crate) fn control_port(&self) -> Arc<PortStats> {
+        Arc::clone(&self.view.ports[1])
     }
 
     /// The flag that makes the node not ready.
@@ -140,21 +155,22 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let stats = Arc::clone(&self.view.ports[0]);
         let router = router(self.view);
         let thread = std::thread::Builder::new().name("freshet-admin".to_owned());
         Ok(thread.spawn(move || {
             runtime.block_on(async move {
-                let served = match tokio::net::TcpListener::from_std(listener) {
+                match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        let stopped = async move { stop.cancelled().await };
-                        axum::serve(listener, router)
-                            .with_graceful_shutdown(stopped)
-                            .await
+                        let port = Port {
+                            listener,
+                            connections_max: ADMIN_CONNECTIONS_MAX,
+                            head_timeout: self.head_timeout,
+                            stats,
+                        };
+                        port.serve(router, stop).await;
                     }
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin port ended");
+                    Err(error) => tracing::error!(%error, "the admin port ended"),
                 }
             });
         })?)
@@ -224,6 +240,10 @@ async fn show_metrics(State(view): State<View>) -> impl IntoResponse {
     let nothing = HubStats::default();
     let mut process = ProcessFigures {
         is_ready: view.readiness().ready,
+        ports: view
+            .ports
+            .each_ref()
+            .map(|port| [port.connections.read(), port.refused.read()]),
         ..ProcessFigures::default()
     };
     let mut shards = Vec::new();

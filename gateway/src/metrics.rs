@@ -150,6 +150,9 @@ impl ShardStats {
     }
 }
 
+/// The ports for machines of one's own.
+pub const PORTS: [&str; 2] = ["admin", "control"];
+
 /// What is known of the whole process at scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessFigures {
@@ -163,6 +166,8 @@ pub struct ProcessFigures {
     pub is_ready: bool,
     /// API keys in memory.
     pub keys: u64,
+    /// Connections that are open and that were refused, by [`PORTS`].
+    pub ports: [[u64; 2]; PORTS.len()],
     /// The memory budget.
     pub memory: MemoryFigures,
     /// What admission counts.

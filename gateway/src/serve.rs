@@ -2,6 +2,7 @@
 
 mod control;
 mod listen;
+pub(crate) mod port;
 mod watch;
 
 use std::process::ExitCode;
@@ -136,7 +137,7 @@ async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeErro
     let stop = CancellationToken::new();
     let clock = Clock::start();
     let metrics = admin::install_metrics();
-    let mut admin = Admin::new(config.admin_listen, clock, level, metrics);
+    let mut admin = Admin::new(&config, clock, level, metrics);
     let mut bus = None;
     let control = match config.role {
         Role::All | Role::Control => {
@@ -159,7 +160,7 @@ async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeErro
         Role::Control => None,
     };
     if let (Role::Control, Some(control)) = (config.role, &control) {
-        control::listen(&config, control, &stop).await?;
+        control::listen(&config, control, (admin.control_port(), &stop)).await?;
     }
     let drain = admin.drain_flag();
     let admin_thread = admin.start(stop.clone())?;

@@ -1,5 +1,6 @@
 //! The metrics of admission.
 
+use super::PORTS;
 use super::catalogue::Text;
 use crate::admission::{AdmissionFigures, LIMITS, RATE_LABELS};
 use crate::memory::MemoryFigures;
@@ -73,5 +74,25 @@ pub(super) fn render_memory(text: &mut Text, figures: MemoryFigures) {
     ] {
         text.head("gauge", name, help);
         text.value(name, "", "", value);
+    }
+}
+
+/// The ports for machines of one's own.
+pub(super) fn render_ports(text: &mut Text, ports: [[u64; 2]; PORTS.len()]) {
+    for (at, (kind, name, help)) in [
+        ("gauge", "ecs_port_connections", "Connections of a port."),
+        (
+            "counter",
+            "ecs_port_refused_total",
+            "Connections a full port closed.",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        text.head(kind, name, help);
+        for (port, figures) in PORTS.iter().zip(ports) {
+            text.value(name, "port", port, figures[at]);
+        }
     }
 }

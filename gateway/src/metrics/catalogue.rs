@@ -20,6 +20,7 @@ pub fn render(shards: &[ShardFigures], hub: &HubStats, process: ProcessFigures) 
     render_push(&mut text, hub, process);
     super::admission::render(&mut text, &process.admission);
     super::admission::render_memory(&mut text, process.memory);
+    super::admission::render_ports(&mut text, process.ports);
     render_propagation(&mut text, shards);
     text.0
 }

@@ -16,6 +16,10 @@ use hyper_util::rt::TokioExecutor;
 
 use super::{ANSWER_BYTES_MAX, OriginError};
 
+/// How long an idle connection is kept for the next question. Source: half of the time after which
+/// the control plane's port closes it by default, so that a question does not meet a closed one.
+const POOL_IDLE: Duration = Duration::from_secs(5);
+
 /// A control plane's address, and the key this gateway shows it.
 #[derive(Debug)]
 pub struct Remote {
@@ -40,7 +44,9 @@ impl Remote {
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| KeyError)?;
         authorization.set_sensitive(true);
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .build_http();
         Ok(Self {
             client,
             base,

@@ -1,10 +1,13 @@
 //! The control plane's part of a process.
 
+use std::sync::Arc;
+
 use freshet_control::{ControlOptions, ControlPlane, EventSink, KafkaSink, RelayError};
 use freshet_proto::principal::Scope;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
+use super::port::{CONTROL_CONNECTIONS_MAX, Port, PortStats};
 use crate::config::{Config, SourceChoice};
 use crate::source::{EmbeddedSource, embedded};
 
@@ -72,7 +75,7 @@ fn relay(control: &ControlPlane, sink: impl EventSink + 'static, stop: &Cancella
 pub(super) async fn listen(
     config: &Config,
     control: &ControlPlane,
-    stop: &CancellationToken,
+    (stats, stop): (Arc<PortStats>, &CancellationToken),
 ) -> Result<(), ServeError> {
     let address = config.control_listen;
     let failed = |error| ServeError::Listen {
@@ -83,16 +86,13 @@ pub(super) async fn listen(
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(failed)?;
-    let (router, stop) = (control.router(), stop.clone());
+    let port = Port {
+        listener,
+        connections_max: CONTROL_CONNECTIONS_MAX,
+        head_timeout: config.handshake_timeout,
+        stats,
+    };
     // The task ends with `stop`.
-    drop(tokio::spawn(async move {
-        let stopped = async move { stop.cancelled().await };
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(stopped)
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the control plane's listener ended");
-        }
-    }));
+    drop(tokio::spawn(port.serve(control.router(), stop.clone())));
     Ok(())
 }

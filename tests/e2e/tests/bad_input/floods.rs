@@ -197,3 +197,27 @@ async fn above_the_memory_budget_nobody_new_comes_in_and_nobody_is_let_go() {
     publish_on(&mut publisher, 4_712).await;
     hears(&mut socket, 4_712).await;
 }
+
+#[tokio::test]
+async fn a_full_admin_port_closes_who_comes_and_answers_again_in_time() {
+    let shop = Shop::open(&["--handshake-timeout", "1s"]);
+    let mut innocent = shop.innocent().await;
+    let mut flood = Vec::new();
+    // Source of 200: above the 128 that the port holds.
+    for _ in 0..200 {
+        flood.push(Raw::connect(shop.server.admin()).await);
+    }
+    innocent.is_served().await;
+    let refused = until("the port answers again", async || {
+        let (_, metrics) = shop.server.admin_get("/metrics").ok()?;
+        let name = "ecs_port_refused_total{port=\"admin\"} ";
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name))?;
+        value.parse::<u64>().ok()
+    })
+    .await;
+    assert!(refused >= 72, "{refused} were refused");
+    for raw in &mut flood {
+        assert_eq!(raw.rest().await, b"", "a slow head is not answered");
+    }
+    innocent.is_served().await;
+}

@@ -201,7 +201,7 @@ impl Report {
                 other: part.asked.scenario.clone(),
             });
         }
-        self.asked.workers += part.asked.workers;
+        self.asked.workers = self.asked.workers.saturating_add(part.asked.workers);
         self.started_unix_seconds = earliest(self.started_unix_seconds, part.started_unix_seconds);
         self.totals.merge(&part.totals);
         for (by, groups) in &part.groups {
@@ -235,10 +235,10 @@ impl Report {
 impl OwnFigures {
     fn with(self, other: Self) -> Self {
         Self {
-            processes: self.processes + other.processes,
+            processes: self.processes.saturating_add(other.processes),
             cpu_seconds: self.cpu_seconds + other.cpu_seconds,
             seconds: self.seconds.max(other.seconds),
-            resident_bytes: self.resident_bytes + other.resident_bytes,
+            resident_bytes: self.resident_bytes.saturating_add(other.resident_bytes),
         }
     }
 }

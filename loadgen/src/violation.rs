@@ -88,7 +88,7 @@ impl Tally {
     pub(crate) fn merge(&mut self, part: &Self) {
         for (kind, findings) in &part.kinds {
             let own = self.kinds.entry(*kind).or_default();
-            own.count += findings.count;
+            own.count = own.count.saturating_add(findings.count);
             let room = EXAMPLES_MAX.saturating_sub(own.examples.len());
             own.examples
                 .extend(findings.examples.iter().take(room).cloned());

@@ -55,7 +55,7 @@ impl Curve {
 
     /// Adds other clients.
     pub(crate) fn merge(&mut self, part: &Self) {
-        self.expected += part.expected;
+        self.expected = self.expected.saturating_add(part.expected);
         match (&mut self.reached, &part.reached) {
             (Some(own), Some(other)) => own.merge(other),
             (own @ None, other) => own.clone_from(other),

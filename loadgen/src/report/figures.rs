@@ -195,7 +195,9 @@ impl Figures {
 
 pub(super) fn merge_counts(into: &mut BTreeMap<Count, u64>, part: &BTreeMap<Count, u64>) {
     for (count, value) in part {
-        *into.entry(*count).or_default() += value;
+        let own = into.entry(*count).or_default();
+        // A file may hold any number.
+        *own = own.saturating_add(*value);
     }
 }
 

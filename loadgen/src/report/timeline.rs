@@ -280,7 +280,7 @@ impl Point {
     fn join(&mut self, other: &Self) {
         self.seconds = self.seconds.max(other.seconds);
         self.connections = match (self.connections, other.connections) {
-            (Some(one), Some(other)) => Some(one + other),
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
             (one, other) => one.or(other),
         };
         self.server_resident_bytes = self.server_resident_bytes.or(other.server_resident_bytes);

@@ -17,8 +17,11 @@ const SHARES_MAX: u64 = 200;
 /// Groups in one chart; a table shows the others. Source: arbitrary, because there are six colours.
 const GROUPS_MAX: usize = 6;
 
-/// A statistic of a latency by its name and colour.
-const STATISTICS: [(&str, usize, fn(&Latency) -> f64); 4] = [
+/// A statistic of a latency: its name, its colour, its value in milliseconds.
+type Statistic = (&'static str, usize, fn(&Latency) -> f64);
+
+/// Those that are shown over time.
+const STATISTICS: [Statistic; 4] = [
     ("p50", 1, |latency| latency.p50_ms),
     ("p90", 0, |latency| latency.p90_ms),
     ("p99", 2, |latency| latency.p99_ms),

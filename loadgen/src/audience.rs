@@ -110,7 +110,6 @@ impl Audience {
             ResumeMode::Delta => counters.deltas += 1,
             ResumeMode::Snapshot => counters.snapshots += 1,
         });
-        client.begin_catching_up();
         match mode {
             ResumeMode::Unchanged => self.on_current(client, now),
             ResumeMode::Delta | ResumeMode::Snapshot => None,

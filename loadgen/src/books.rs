@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::clock::Micros;
 use crate::latency::histogram;
-use crate::plan::{Population, Transport};
+use crate::plan::{Population, Role, Transport};
 use crate::process::own_cpu_seconds;
 use crate::report::timeline::{Point, Recorder, Sample};
 use crate::report::{After, Count, Curve, Figure, Figures, Latency, Report};
@@ -71,6 +71,8 @@ struct Race {
 pub(crate) struct Books {
     /// Kind and name of each population's group.
     names: Vec<(String, String)>,
+    /// Whether a population stays connected, and so takes part in the race to the head.
+    follows: Vec<bool>,
     /// By population: since the first publish; connections since the beginning.
     whole: Vec<Book>,
     /// By population, since the step began.
@@ -94,6 +96,10 @@ impl Books {
             whole: empty(names.len()),
             step: empty(names.len()),
             ended_steps: Vec::new(),
+            follows: populations
+                .iter()
+                .map(|population| population.role == Role::Follows)
+                .collect(),
             races: BTreeMap::new(),
             recorder: Recorder::default(),
             seconds: 0,
@@ -128,6 +134,11 @@ impl Books {
         let population = usize::from(population);
         change(&mut self.whole[population].counters);
         change(&mut self.step[population].counters);
+    }
+
+    /// Whether the clients of `cell` stay connected.
+    pub(crate) fn follows(&self, cell: Cell) -> bool {
+        self.follows[usize::from(cell.population)]
     }
 
     /// So many clients have to reach the head from now on.

@@ -173,7 +173,7 @@ impl Client {
         self.from.get()
     }
 
-    /// It was told that it missed something, or that it did not.
+    /// It was away, and does not hold what it missed.
     pub(crate) fn begin_catching_up(&self) {
         self.catches_up.set(true);
     }
@@ -321,6 +321,8 @@ async fn until_due(swarm: &Swarm, due: Micros) {
 /// Ends a session; answers how long to wait before the next one, if there is one.
 fn leave(audience: &Audience, client: &Client, end: End) -> Option<Duration> {
     client.link.take();
+    // A poll is not told that it missed something.
+    client.begin_catching_up();
     client.go(&audience.resumed(&client.place()));
     let swarm = &audience.swarm;
     let is_cut = client.cut.get() == Cut::Fresh;

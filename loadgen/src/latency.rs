@@ -83,7 +83,8 @@ pub(crate) struct Latencies {
     waiting: usize,
     tick: u64,
     batch: Vec<(Range, u64)>,
-    /// The newest revision that a client reached, and in which tick how many did.
+    /// The newest revision that a client that stays connected reached, and in which tick how many
+    /// did.
     newest: Revision,
     reached: Vec<(u64, u64)>,
     /// Client-revisions whose publish is not known: someone else's, or too old.
@@ -150,7 +151,9 @@ impl Latencies {
     pub(crate) fn flush(&mut self, books: &mut Books) {
         let tick = self.tick;
         for (range, clients) in std::mem::take(&mut self.batch) {
-            self.on_reached(range.to, tick, clients);
+            if books.follows(range.cell) {
+                self.on_reached(range.to, tick, clients);
+            }
             let oldest = range.to.get().saturating_sub(REVISIONS_MAX as u64);
             for number in range.from.get().max(oldest)..range.to.get() {
                 let Ok(revision) = Revision::new(number + 1) else {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use freshet_fanout::counters::Counters;
 use freshet_fanout::shard::Gauges;
 use freshet_proto::close::CLOSE_REASONS;
+use freshet_proto::timestamp::Timestamp;
 
 use crate::admission::AdmissionFigures;
 use crate::memory::MemoryFigures;
@@ -84,17 +85,22 @@ pub struct Propagation {
 }
 
 impl Propagation {
-    /// Counts one client's time from commit to applied.
-    pub fn record(&mut self, ms: u64) {
+    /// Counts one client's time from commit to applied. Both are times of day, of two machines: one
+    /// that was set back gives no time, and one that was set ahead the last bucket.
+    pub fn record_between(&mut self, issued_at: Timestamp, applied_at: Timestamp) {
+        self.record(applied_at.as_millis().saturating_sub(issued_at.as_millis()));
+    }
+
+    fn record(&mut self, ms: u64) {
         self.buckets[PROPAGATION_BOUNDS_MS.partition_point(|bound| *bound < ms)] += 1;
-        self.sum_ms += ms;
+        self.sum_ms = self.sum_ms.saturating_add(ms);
     }
 
     fn add(&mut self, other: &Self) {
         for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
             *sum += bucket;
         }
-        self.sum_ms += other.sum_ms;
+        self.sum_ms = self.sum_ms.saturating_add(other.sum_ms);
     }
 }
 
@@ -174,4 +180,25 @@ pub struct ProcessFigures {
     pub admission: AdmissionFigures,
     /// Requests that push events.
     pub pushes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_day_that_steps_breaks_no_histogram() {
+        let at = |millis| Timestamp::from_millis(millis).unwrap();
+        let mut propagation = Propagation::default();
+        propagation.record_between(at(1_000), at(1_003));
+        // Set back by a second, and ahead to the last day there is, a great many times.
+        propagation.record_between(at(1_000), at(0));
+        for _ in 0..100_000 {
+            propagation.record_between(at(0), at(253_402_300_799_999));
+        }
+        assert_eq!(propagation.buckets[0], 1, "no time at all");
+        assert_eq!(propagation.buckets[2], 1, "3 ms");
+        assert_eq!(propagation.buckets[PROPAGATION_BOUNDS_MS.len()], 100_000);
+        assert_eq!(propagation.sum_ms, u64::MAX, "at its end, not beyond");
+    }
 }

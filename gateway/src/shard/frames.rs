@@ -203,10 +203,9 @@ impl State {
             return;
         };
         if ack.outcome == Outcome::Applied {
-            let now = crate::clock::wall().as_millis();
             self.figures
                 .propagation
-                .record(now.saturating_sub(issued_at.as_millis()));
+                .record_between(issued_at, crate::clock::wall());
         }
     }
 }

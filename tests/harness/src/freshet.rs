@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is waited for. Source: arbitrary, because it is short
 /// against a start and long against a look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// One question to the admin port.
-const ASK: Duration = Duration::from_secs(1);
+/// One question to the admin port. Source: arbitrary, because a port that nobody listens on refuses
+/// at once, and one on a loaded machine is allowed to be slow.
+const ASK: Duration = Duration::from_secs(10);
 /// Ports are taken from here up to where the kernel takes those of outgoing connections, so that no
 /// client's socket takes a server's port while the server restarts.
 /// Source: `net.ipv4.ip_local_port_range` begins at 32768.

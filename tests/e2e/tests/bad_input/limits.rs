@@ -101,10 +101,10 @@ async fn a_connection_above_the_nodes_limit_is_answered_503_and_harms_nobody_who
 
 #[tokio::test]
 async fn connections_above_the_rate_of_their_address_are_answered_429_and_others_come_in() {
-    let shop = Shop::open(&["--connect-rate-per-client-max", "20"]);
+    let shop = Shop::open(&["--connect-rate-per-client-max", "10"]);
     let mut innocent = shop.innocent().await;
     let path = format!("/v1/config?{}", Names::web().query());
-    // Source of 200: ten times what may come at once; the innocent's are of another address.
+    // Source of 200: twenty times what may come at once; the innocent's are of another address.
     let answers = join_all((0..200).map(|_| async {
         let mut raw = Raw::connect_from([127, 0, 0, 2], shop.address()).await;
         let head = format!("GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n");
@@ -116,7 +116,7 @@ async fn connections_above_the_rate_of_their_address_are_answered_429_and_others
     let let_in = answers.iter().filter(|problem| problem.status == 401);
     let (limited, let_in) = (limited.count(), let_in.count());
     assert_eq!(limited + let_in, 200, "{answers:?}");
-    assert!(limited > 0 && let_in >= 20, "{let_in} were let in");
+    assert!(limited > 0 && let_in >= 10, "{let_in} were let in");
     let line = "ecs_admission_refused_total{limit=\"client_connects\"}";
     assert_eq!(metric(&shop, line), limited as u64);
     innocent.is_served().await;
@@ -165,14 +165,19 @@ async fn reads_above_the_editions_rate_are_answered_429_and_other_tenants_read_o
     let mut innocent = shop.innocent().await;
     let tiny = shop.free_tenant("tiny").await;
     let path = format!("/v1/config?{}", Names::web().query());
-    // Source of 200: four times what the edition free allows in a second.
-    let answers = join_all((0..200).map(|_| tiny.get(&path))).await;
+    // Source of 200: four times what the edition free allows in a second. A machine that is too slow
+    // to ask so often in three seconds asks on.
+    let mut answers = Vec::new();
+    until("a read is refused", async || {
+        answers.extend(join_all((0..200).map(|_| tiny.get(&path))).await);
+        answers
+            .iter()
+            .any(|answer| answer.status == 429)
+            .then_some(())
+    })
+    .await;
     let (read, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
-    assert!(
-        !read.is_empty() && !refused.is_empty(),
-        "{} were read",
-        read.len()
-    );
+    assert!(!read.is_empty(), "none of {} was read", refused.len());
     for answer in refused {
         answer.is_refused(429, "limit.exceeded");
         assert!(answer.header("retry-after").is_some());

@@ -171,13 +171,14 @@ async fn an_event_stream_behind_a_read_that_never_reads_converges_when_it_does()
 
 /// A client that does not read for longer than the server waits is let go; its cursor leads on.
 async fn is_let_go_as_stalled<T: Transport>() {
+    // Source of 3 s: a reader on a loaded machine may take nothing for a second or two.
     let shop = Shop::open(&[
         "--stall-timeout",
-        "1s",
+        "3s",
         "--heartbeat",
         "1s",
         "--idle-timeout",
-        "3s",
+        "6s",
     ]);
     let mut innocent = shop.innocent().await;
     let ask = Ask::of(&Names::web());

@@ -179,6 +179,8 @@ struct ChannelSlot {
     /// Views whose pass is under way.
     passes: u32,
     pull: loading::Pull,
+    /// When it is looked at whether anybody uses it.
+    linger_at: Time,
     /// Since when nobody has used it; none if someone did since the last look.
     unused_since: Option<Time>,
     /// The epochs of cursors that came while the channel's was not known, of subscriptions that

@@ -224,6 +224,7 @@ impl Shard {
             return None;
         }
         let tenant = self.use_tenant(&id.tenant, edition);
+        let linger_at = now + self.settings.channel_linger;
         let index = small(self.channels.insert(ChannelSlot {
             id: id.clone(),
             tenant,
@@ -232,13 +233,13 @@ impl Shard {
             pace: Pace::default(),
             passes: 0,
             pull: super::loading::Pull::default(),
+            linger_at,
             unused_since: None,
             claims: BTreeMap::new(),
         }));
         self.channel_index.insert(id.clone(), index);
         self.unloads.retain(|unload| unload != id);
-        self.timers
-            .insert((now + self.settings.channel_linger, Timer::Linger(index)));
+        self.timers.insert((linger_at, Timer::Linger(index)));
         self.request_load(index, super::loading::NOTHING);
         Some(index)
     }

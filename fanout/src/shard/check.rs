@@ -89,6 +89,8 @@ impl Shard {
             let passes = slot.views.iter().filter(is_in_pass).count();
             assert_eq!(passes, slot.passes as usize, "a channel counts its passes");
             let linger = |(_, timer): &&(_, Timer)| *timer == Timer::Linger(super::small(index));
+            let at = (slot.linger_at, Timer::Linger(super::small(index)));
+            assert!(self.timers.contains(&at), "S4: a linger where it is said");
             assert_eq!(
                 self.timers.iter().filter(linger).count(),
                 1,

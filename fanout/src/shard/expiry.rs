@@ -120,6 +120,7 @@ impl Shard {
         if next <= now {
             self.remove_channel(channel);
         } else {
+            slot.linger_at = next;
             self.timers.insert((next, Timer::Linger(channel)));
         }
     }

@@ -180,9 +180,12 @@ impl Shard {
         self.loads.retain(|load| load.channel != slot.id);
         // Its number may be another channel's next.
         self.ended_passes.retain(|ended| *ended != index);
-        self.timers.retain(
-            |(_, timer)| !matches!(timer, Timer::Window(of) | Timer::Linger(of) | Timer::Reload(of) if *of == index),
-        );
+        self.timers.remove(&(slot.linger_at, Timer::Linger(index)));
+        if let Some(at) = slot.pull.retry_at() {
+            self.timers.remove(&(at, Timer::Reload(index)));
+        }
+        // The end of a window may still be set. It finds nobody, or a channel that does not wait, or
+        // one that then looks at its own window.
         self.unloads.push_back(slot.id);
         self.leave_tenant(slot.tenant);
     }

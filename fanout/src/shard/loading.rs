@@ -101,6 +101,11 @@ impl Pull {
         self.retry_at = None;
     }
 
+    /// When the origin is asked again, if a pause is kept.
+    pub(super) fn retry_at(&self) -> Option<Time> {
+        self.retry_at
+    }
+
     #[cfg(test)]
     pub(super) fn is_pausing(&self) -> bool {
         self.retry_at.is_some()

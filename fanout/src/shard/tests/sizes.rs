@@ -29,7 +29,7 @@ fn the_sizes_of_hot_types_are_known() {
     SubRef 12
     Entry 32
     Tenant 184
-    ChannelSlot 456
+    ChannelSlot 464
     Gcra 8
     ");
 }

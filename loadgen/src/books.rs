@@ -8,7 +8,7 @@ use crate::clock::Micros;
 use crate::latency::histogram;
 use crate::plan::{Population, Role, Transport};
 use crate::process::own_cpu_seconds;
-use crate::report::timeline::{Point, Recorder, Sample};
+use crate::report::timeline::Sample;
 use crate::report::{After, Count, Curve, Figure, Figures, Latency, Report};
 
 /// Clients that are measured together.
@@ -66,6 +66,15 @@ struct Race {
     reached: Option<Histogram<u64>>,
 }
 
+/// What happened in one second. To pack it takes a while, so that it is another thread's.
+#[derive(Debug)]
+pub(crate) struct Second {
+    pub(crate) number: u64,
+    pub(crate) latencies: BTreeMap<Figure, Histogram<u64>>,
+    /// At its end.
+    pub(crate) sample: Sample,
+}
+
 /// All figures of this process.
 #[derive(Debug)]
 pub(crate) struct Books {
@@ -79,7 +88,8 @@ pub(crate) struct Books {
     step: Vec<Book>,
     ended_steps: Vec<(String, Vec<Book>)>,
     races: BTreeMap<After, Race>,
-    recorder: Recorder,
+    /// Of the second that is running.
+    now: BTreeMap<Figure, Histogram<u64>>,
     /// Seconds that were ended.
     seconds: u64,
     started: Micros,
@@ -92,7 +102,7 @@ impl Books {
             .iter()
             .map(|population| (population.by.clone(), population.name.clone()));
         let names: Vec<_> = names.collect();
-        let mut books = Self {
+        Self {
             whole: empty(names.len()),
             step: empty(names.len()),
             ended_steps: Vec::new(),
@@ -101,13 +111,11 @@ impl Books {
                 .map(|population| population.role == Role::Follows)
                 .collect(),
             races: BTreeMap::new(),
-            recorder: Recorder::default(),
+            now: BTreeMap::new(),
             seconds: 0,
             started,
             names,
-        };
-        books.recorder = Recorder::new(books.sample(0));
-        books
+        }
     }
 
     /// `clients` clients of `cell` were `micros` behind a publish.
@@ -117,7 +125,7 @@ impl Books {
             let times = book.stale.entry(cell.transport).or_insert_with(histogram);
             times.saturating_record_n(micros.max(1), clients);
         }
-        self.recorder.record(Figure::Staleness, micros, clients);
+        record(&mut self.now, Figure::Staleness, micros, clients);
     }
 
     /// Something else took a client `micros`.
@@ -127,7 +135,7 @@ impl Books {
             let times = book.times.entry(figure).or_insert_with(histogram);
             times.saturating_record(micros.max(1));
         }
-        self.recorder.record(figure, micros, 1);
+        record(&mut self.now, figure, micros, 1);
     }
 
     pub(crate) fn count(&mut self, population: u16, change: impl Fn(&mut Counters)) {
@@ -193,11 +201,14 @@ impl Books {
     }
 
     /// Ends a second, with so many connections held.
-    pub(crate) fn end_second(&mut self, connections: u64) -> Point {
-        let sample = self.sample(connections);
-        let second = self.seconds;
+    pub(crate) fn end_second(&mut self, connections: u64) -> Second {
+        let number = self.seconds;
         self.seconds += 1;
-        self.recorder.end_second(second, sample)
+        Second {
+            number,
+            latencies: std::mem::take(&mut self.now),
+            sample: self.sample(connections),
+        }
     }
 
     /// All clients together.
@@ -243,10 +254,10 @@ impl Books {
             };
             report.curves.insert(after, curve);
         }
-        report.timeline.merge(&self.recorder.finish());
     }
 
-    fn sample(&self, connections: u64) -> Sample {
+    /// What is counted so far.
+    pub(crate) fn sample(&self, connections: u64) -> Sample {
         Sample {
             connections: Some(connections),
             counts: self.counters().counts(),
@@ -254,6 +265,11 @@ impl Books {
             own_cpu_seconds: Some(own_cpu_seconds()),
         }
     }
+}
+
+fn record(into: &mut BTreeMap<Figure, Histogram<u64>>, figure: Figure, micros: u64, clients: u64) {
+    let times = into.entry(figure).or_insert_with(histogram);
+    times.saturating_record_n(micros.max(1), clients);
 }
 
 fn empty(populations: usize) -> Vec<Book> {
@@ -394,14 +410,12 @@ pub(crate) mod tests {
         books.count(0, |counters| counters.deliveries += 3);
         assert!(!books.is_second_over(Micros(999_999)) && books.is_second_over(Micros(1_000_000)));
         let first = books.end_second(7);
-        books.count(0, |counters| counters.deliveries += 2);
         books.on_stale(SSE, 1_000, 2);
         let second = books.end_second(8);
-        assert_eq!((first.connections, second.connections), (Some(7), Some(8)));
-        assert_eq!(first.counts[&Count::Deliveries], 3);
-        assert_eq!(second.counts[&Count::Deliveries], 2);
+        assert_eq!((first.number, second.number), (0, 1));
+        assert_eq!(first.sample.connections, Some(7));
+        assert_eq!(first.sample.counts[&Count::Deliveries], 3);
         assert!(first.latencies.is_empty());
-        assert_eq!(second.latencies[&Figure::Staleness].count, 2);
-        assert_eq!(report(books).timeline.points().len(), 2);
+        assert_eq!(second.latencies[&Figure::Staleness].len(), 2);
     }
 }

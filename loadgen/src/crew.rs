@@ -1,5 +1,6 @@
 //! The clients of one process, and what they are told to do together.
 
+mod scribe;
 mod settle;
 mod verify;
 
@@ -20,15 +21,20 @@ use crate::plan::{ClientPlan, Plan, Role, Share};
 use crate::process::{own_cpu_seconds, usage};
 use crate::report::{After, Asked, Count, OwnFigures, Report};
 use crate::swarm::{ACK_SLOTS, Phase, Swarm};
+use scribe::Scribe;
 
 /// How often a crew looks at its clients. Source: arbitrary, because a person sees ten changes a
 /// second at most.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The leader is gone, and with it the run.
+/// Why a crew does not finish.
 #[derive(Debug, thiserror::Error)]
-#[error("the process that leads the run is gone")]
-pub(crate) struct Abandoned;
+pub(crate) enum CrewError {
+    #[error("the process that leads the run is gone")]
+    Abandoned,
+    #[error("the thread that packs figures cannot be started: {0}")]
+    Scribe(#[from] std::io::Error),
+}
 
 /// CPU of this process and the time at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +54,7 @@ pub(crate) struct Crew {
     tasks: RefCell<JoinSet<()>>,
     load: Cell<Mark>,
     quiet: Cell<Mark>,
+    scribe: RefCell<Option<Scribe>>,
     words: mpsc::Sender<Word>,
 }
 
@@ -55,14 +62,16 @@ pub(crate) struct Crew {
 ///
 /// # Errors
 ///
-/// [`Abandoned`] if the orders end before that.
+/// [`CrewError`] if the orders end before that, or it cannot begin.
 pub(crate) async fn run(
     (plan, share): (Plan, Share),
     (clock, started): (Clock, Micros),
     mut orders: mpsc::Receiver<Order>,
     words: mpsc::Sender<Word>,
-) -> Result<(), Abandoned> {
+) -> Result<(), CrewError> {
     let crew = Rc::new(Crew::new((plan, share), (clock, started), words));
+    let scribe = Scribe::start(crew.swarm.books.borrow().sample(0), crew.words.clone())?;
+    crew.scribe.replace(Some(scribe));
     crew.spawn(send_acks(Rc::clone(&crew.swarm)));
     crew.spawn(end_seconds(Rc::clone(&crew)));
     while let Some(order) = orders.recv().await {
@@ -102,13 +111,17 @@ pub(crate) async fn run(
             } => crew.verify(channel, cursor, items),
             Order::Finish => {
                 let mut tasks = std::mem::take(&mut *crew.tasks.borrow_mut());
-                let report = Box::new(crew.report());
+                let mut report = Box::new(crew.report());
                 tasks.shutdown().await;
+                let scribe = crew.scribe.take();
+                if let Some(scribe) = scribe {
+                    report.timeline.merge(&scribe.end().await);
+                }
                 return crew.say(Word::Finished(report)).await;
             }
         }
     }
-    Err(Abandoned)
+    Err(CrewError::Abandoned)
 }
 
 impl Crew {
@@ -132,6 +145,7 @@ impl Crew {
             tasks: RefCell::default(),
             load: Cell::default(),
             quiet: Cell::default(),
+            scribe: RefCell::default(),
             words,
         }
     }
@@ -140,8 +154,11 @@ impl Crew {
         self.tasks.borrow_mut().spawn_local(task);
     }
 
-    async fn say(&self, word: Word) -> Result<(), Abandoned> {
-        self.words.send(word).await.map_err(|_| Abandoned)
+    async fn say(&self, word: Word) -> Result<(), CrewError> {
+        self.words
+            .send(word)
+            .await
+            .map_err(|_| CrewError::Abandoned)
     }
 
     /// Connects clients, at a bounded rate and with a bounded number of handshakes at a time, and
@@ -304,8 +321,11 @@ async fn end_seconds(crew: Rc<Crew>) {
         }
         crew.flush();
         let held = crew.count(|client| client.status() == Status::Held);
-        let point = crew.swarm.books.borrow_mut().end_second(held);
-        // A leader that is gone ends the orders, too.
-        crew.say(Word::Second(Box::new(point))).await.ok();
+        let second = crew.swarm.books.borrow_mut().end_second(held);
+        let seconds = crew.scribe.borrow().as_ref().map(Scribe::seconds);
+        if let Some(seconds) = seconds {
+            // It ends with the crew.
+            seconds.send(second).await.ok();
+        }
     }
 }

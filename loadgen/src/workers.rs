@@ -61,7 +61,7 @@ pub(crate) enum WorkerError {
     #[error("the clients' task ended early")]
     Gone,
     #[error(transparent)]
-    Abandoned(#[from] crew::Abandoned),
+    Crew(#[from] crew::CrewError),
     #[error(transparent)]
     Process(#[from] ProcessError),
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Report;
 
+/// Options that change what is done with a run's figures, or are told elsewhere, and not the run.
+const BESIDE: [&str; 5] = ["compare", "pid", "report", "seed", "slo"];
+
 /// One thing that is not the same in both runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
@@ -66,7 +69,10 @@ pub(super) fn differences(new: &Report, old: &Report) -> Vec<Difference> {
         Some(value) => value.clone(),
         None => "not given".to_owned(),
     };
-    for name in names {
+    for name in names
+        .into_iter()
+        .filter(|name| !BESIDE.contains(&name.as_str()))
+    {
         pairs.push((name, option(new, name), option(old, name)));
     }
     pairs
@@ -90,6 +96,7 @@ mod tests {
         let run = |asked: Asked| Report::new(asked);
         let one = run(Asked::new("steady", 1)
             .option("connections", 10)
+            .option("report", "a.html")
             .option("stalled", 5));
         assert_eq!(differences(&one, &one), []);
         let mut other = run(Asked::new("steady", 2).option("connections", 20));

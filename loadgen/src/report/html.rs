@@ -124,7 +124,8 @@ fn tiles(report: &Report, old: Option<&Report>) -> String {
         report.totals.rate(Count::PublishesSent)
     });
     tile("reads a second", number, &|report| {
-        report.totals.rate(Count::Reads)
+        let reads = report.totals.rate(Count::Reads);
+        reads.filter(|reads| *reads > 0.0)
     });
     tile("publish → applied, p99", millis, &|report| {
         Some(report.totals.latency(Figure::Staleness)?.p99_ms)

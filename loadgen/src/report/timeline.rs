@@ -117,6 +117,12 @@ impl Recorder {
             .expect("the time was clamped to the bounds");
     }
 
+    /// Enters what was recorded elsewhere in the current second.
+    pub(crate) fn add(&mut self, figure: Figure, times: &Histogram<u64>) {
+        let own = self.latencies.entry(figure).or_insert_with(histogram);
+        own.add(times).expect("both have the same bounds");
+    }
+
     /// Ends the second that began `second` seconds after the start; answers its point, which is
     /// kept. What a run has after its last whole second is not in the timeline.
     pub(crate) fn end_second(&mut self, second: u64, now: Sample) -> Point {

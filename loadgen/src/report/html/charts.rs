@@ -98,7 +98,11 @@ impl<'a> Charts<'a> {
             rest.filter(|figure| *figure != Figure::Staleness)
                 .map(|figure| self.latency(figure)),
         );
-        charts.iter().filter_map(Chart::html).collect()
+        charts
+            .iter()
+            .filter(|chart| chart.has_course())
+            .filter_map(Chart::html)
+            .collect()
     }
 
     fn latency(&self, figure: Figure) -> Chart {

@@ -46,6 +46,11 @@ impl Line {
 }
 
 impl Chart {
+    /// Whether a line has at least two points; one alone is better told by a table.
+    pub(super) fn has_course(&self) -> bool {
+        self.lines.iter().any(|line| line.values().nth(1).is_some())
+    }
+
     /// The chart with its title and its legend; none if there is nothing to show.
     pub(super) fn html(&self) -> Option<String> {
         let values = || self.lines.iter().flat_map(Line::values);
@@ -215,5 +220,7 @@ mod tests {
     fn nothing_measured_is_no_chart() {
         assert!(chart(vec![(0.0, None), (1.0, None)]).html().is_none());
         assert!(chart(vec![]).html().is_none());
+        assert!(!chart(vec![(0.0, Some(1.0)), (1.0, None)]).has_course());
+        assert!(chart(vec![(0.0, Some(1.0)), (1.0, Some(1.0))]).has_course());
     }
 }

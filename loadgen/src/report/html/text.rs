@@ -50,6 +50,7 @@ pub(super) fn count(value: u64) -> String {
 /// A rate or another number with a fraction; the fraction goes when it says nothing.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         // Source of 100 and 10: three digits are enough for people.
         100.0.. => count(value.round() as u64),
         10.0.. => format!("{value:.1}"),
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(millis(12_345.0), "12.35 s");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(123), "123");
+        assert_eq!((number(0.0).as_str(), number(0.5).as_str()), ("0", "0.50"));
         assert_eq!(bytes(2048.0), "2.00 KiB");
         assert_eq!(bytes(150.0 * 1024.0 * 1024.0), "150 MiB");
         assert_eq!(ratio(3.0, 2.0).unwrap(), "1.50\u{202f}×");

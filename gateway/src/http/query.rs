@@ -1,5 +1,6 @@
 //! Query strings: which channel, which keys.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use freshet_proto::cursor::Cursor;
@@ -11,10 +12,11 @@ use freshet_proto::problem::Problem;
 
 use super::answer::Refusal;
 
-/// The number of the one subscription that an SSE stream or a read has.
+/// The number of the one subscription that an SSE stream or a read has, and of the one that a
+/// WebSocket's request makes.
 pub(crate) const ONLY: SubscriptionId = SubscriptionId(1);
 
-/// What a read or an SSE stream asks for.
+/// What a read, an SSE stream, or a WebSocket that names its channel asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChannelQuery {
     pub(crate) environment: Environment,
@@ -29,42 +31,39 @@ pub(crate) struct ChannelQuery {
 const WAIT_MAX: Duration = Duration::from_secs(55);
 
 impl ChannelQuery {
-    /// Reads `env`, `set`, `app`, `keys` (repeatable, or separated by commas), `mode` and `wait`.
+    /// Reads `env`, `set`, `app`, `keys` (repeatable, or separated by commas), `mode` and `wait`. Of
+    /// the others the first of a name counts.
     pub(crate) fn parse(query: &str) -> Result<Self, Refusal> {
-        let named = |name: &str| {
-            first(query, name).ok_or_else(|| {
-                Refusal::bad_request(&format!("the query must name {name}, as in ?{name}=…"))
-            })
-        };
         let bad = |error: freshet_proto::ids::NameError| Refusal::bad_request(&error.to_string());
-        let mut keys = Vec::new();
-        for value in all(query, "keys") {
-            keys.extend(
-                value
-                    .split(',')
-                    .filter(|key| !key.is_empty())
-                    .map(str::to_owned),
-            );
-            // The bound of the filter is checked with its own words below; this one keeps the list
-            // short whatever the head's size.
-            keys.truncate(FILTER_PATTERNS_MAX + 1);
-        }
-        let keys = KeyFilter::new(&keys).map_err(|error| {
+        let fields = Fields::read(query);
+        let keys = KeyFilter::new(&fields.keys).map_err(|error| {
             let problem = Problem::new(400, "subscription.filter", "Bad filter");
             Refusal::from(problem.with_detail(error.to_string()))
         })?;
         Ok(Self {
-            environment: named("env")?.parse().map_err(bad)?,
-            set: named("set")?.parse().map_err(bad)?,
-            app: named("app")?.parse().map_err(bad)?,
+            environment: named(fields.environment, "env")?.parse().map_err(bad)?,
+            set: named(fields.set, "set")?.parse().map_err(bad)?,
+            app: named(fields.app, "app")?.parse().map_err(bad)?,
             keys,
-            mode: match first(query, "mode").as_deref() {
+            mode: match fields.mode.as_deref() {
                 None | Some("delta") => DeliveryMode::Delta,
                 Some("hint") => DeliveryMode::Hint,
                 Some(_) => return Err(Refusal::bad_request("mode is delta or hint")),
             },
-            wait: first(query, "wait").map(|text| wait(&text)).transpose()?,
+            wait: fields.wait.map(|text| wait(&text)).transpose()?,
         })
+    }
+
+    /// The subscription that a WebSocket's request makes, if its query names a channel; `cursor` is
+    /// where it resumes.
+    pub(crate) fn parse_subscription(query: &str) -> Result<Option<Self>, Refusal> {
+        let is_part = |name: &str| matches!(name, "env" | "set" | "app");
+        let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+        if names.any(|name| is_part(&name)) {
+            Self::parse(query).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn channel(&self, tenant: &TenantId) -> ChannelId {
@@ -89,6 +88,49 @@ impl ChannelQuery {
     }
 }
 
+fn named<'a>(value: Option<Cow<'a, str>>, name: &str) -> Result<Cow<'a, str>, Refusal> {
+    value.ok_or_else(|| {
+        Refusal::bad_request(&format!("the query must name {name}, as in ?{name}=…"))
+    })
+}
+
+/// The fields of a query, decoded.
+#[derive(Default)]
+struct Fields<'a> {
+    environment: Option<Cow<'a, str>>,
+    set: Option<Cow<'a, str>>,
+    app: Option<Cow<'a, str>>,
+    keys: Vec<String>,
+    mode: Option<Cow<'a, str>>,
+    wait: Option<Cow<'a, str>>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(query: &'a str) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let field = match &*name {
+                "env" => &mut fields.environment,
+                "set" => &mut fields.set,
+                "app" => &mut fields.app,
+                "mode" => &mut fields.mode,
+                "wait" => &mut fields.wait,
+                "keys" => {
+                    let keys = value.split(',').filter(|key| !key.is_empty());
+                    fields.keys.extend(keys.map(str::to_owned));
+                    // The bound of the filter is checked with its own words later; this one keeps
+                    // the list short whatever the head's size.
+                    fields.keys.truncate(FILTER_PATTERNS_MAX + 1);
+                    continue;
+                }
+                _ => continue,
+            };
+            field.get_or_insert(value);
+        }
+        fields
+    }
+}
+
 /// `30s`, `500ms` or plain seconds, at most [`WAIT_MAX`].
 fn wait(text: &str) -> Result<Duration, Refusal> {
     let bad = || Refusal::bad_request("wait is a time such as 30s or 500ms");
@@ -107,12 +149,8 @@ fn wait(text: &str) -> Result<Duration, Refusal> {
 
 /// The first value of a name, decoded.
 pub(crate) fn first(query: &str, name: &str) -> Option<String> {
-    all(query, name).next()
-}
-
-fn all<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
     form_urlencoded::parse(query.as_bytes())
-        .filter(move |(held, _)| held == name)
+        .find(|(held, _)| held == name)
         .map(|(_, value)| value.into_owned())
 }
 

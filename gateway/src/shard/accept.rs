@@ -81,6 +81,16 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival, newcomer: Newcomer) {
         let detail = format!("no whole request within {timeout:?}");
         First::Bad(Problem::new(408, "handshake.timeout", "Request timeout").with_detail(detail))
     });
+    // What follows has a place of its own: a socket that only waits for its head needs a tenth.
+    Box::pin(serve_first(shell, (arrival, client), first, held)).await;
+}
+
+async fn serve_first(
+    shell: Rc<Shell>,
+    (arrival, client): (Arrival, ClientKey),
+    first: First,
+    held: Vec<u8>,
+) {
     match first {
         First::Stream(request) => shell.take_over(arrival, request).await,
         First::Request => {
@@ -90,6 +100,7 @@ async fn serve(shell: Rc<Shell>, arrival: Arrival, newcomer: Newcomer) {
         }
         First::Bad(problem) => {
             shell.count(|figures| figures.bad_heads += 1);
+            let socket = &arrival.socket;
             farewell(&shell, socket, &answer::raw_refusal(&problem.into())).await;
         }
         First::Gone => {}

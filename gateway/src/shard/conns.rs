@@ -61,11 +61,13 @@ pub(super) enum Written {
     Gone,
 }
 
-/// The rest of a frame that a socket did not take whole.
+/// The rest of a frame that a socket did not take whole, or what goes out with the first frame.
 #[derive(Debug)]
 struct Pending {
     bytes: Bytes,
     offset: usize,
+    /// Nothing of it was written: it waits for the connection's first frame.
+    is_preface: bool,
     /// Keeps the frame counted among those that are alive.
     _frame: Option<Frame>,
 }
@@ -126,12 +128,21 @@ impl Conns {
         };
         match &mut conn.sink {
             Sink::Socket(socket) => {
-                let (written, offset) = try_write(socket, frame.bytes());
+                let joined: Bytes;
+                // The core writes to no connection that has a frame in flight, so it is a preface.
+                let bytes = match conn.pending.take() {
+                    None => frame.bytes(),
+                    Some(preface) => {
+                        joined = [&preface.bytes[..], frame.bytes()].concat().into();
+                        &joined
+                    }
+                };
+                let (written, offset) = try_write(socket, bytes);
                 if written == Written::Blocked {
-                    let bytes = frame.bytes().clone();
                     let pending = Pending {
-                        bytes,
+                        bytes: bytes.clone(),
                         offset,
+                        is_preface: false,
                         _frame: Some(frame.clone()),
                     };
                     conn.pending = Some(Box::new(pending));
@@ -150,6 +161,18 @@ impl Conns {
                 drop(answer.send(Outcome::Frame(frame.clone())));
                 Written::Done
             }
+        }
+    }
+
+    /// Keeps what a connection begins with until its first frame, so that both are one write.
+    pub(super) fn put_before(&mut self, id: ConnId, bytes: Bytes) {
+        if let Some(conn) = self.get(id) {
+            conn.pending = Some(Box::new(Pending {
+                bytes,
+                offset: 0,
+                is_preface: true,
+                _frame: None,
+            }));
         }
     }
 
@@ -173,6 +196,7 @@ impl Conns {
             let pending = Pending {
                 bytes: bytes.clone(),
                 offset,
+                is_preface: false,
                 _frame: None,
             };
             conn.pending = Some(Box::new(pending));
@@ -215,9 +239,12 @@ impl Conns {
         };
         match conn.sink {
             Sink::Socket(socket) => {
-                if conn.pending.is_none() {
+                let is_in_flight = |pending: &Pending| !pending.is_preface;
+                if !conn.pending.as_deref().is_some_and(is_in_flight) {
+                    let mut bytes = conn.pending.map_or_else(Vec::new, |it| it.bytes.to_vec());
+                    bytes.extend(last_words(conn.wire, &closing));
                     // Best effort: a socket that does not take it is closed all the same.
-                    drop(socket.try_write(&last_words(conn.wire, &closing)));
+                    drop(socket.try_write(&bytes));
                 }
                 // What is written goes out; the reader sees the end and lets the socket go.
                 drop(socket2::SockRef::from(&*socket).shutdown(std::net::Shutdown::Write));

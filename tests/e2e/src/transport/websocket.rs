@@ -16,26 +16,39 @@ use crate::names::Ask;
 use crate::patience::within;
 use crate::replica::Replica;
 
-/// The number of the one subscription. Source: arbitrary, because a client chooses it.
+/// The number of the one subscription that a frame makes. Source: arbitrary, because a client
+/// chooses it.
 const SUB: u32 = 7;
+/// The number of the one that a request makes.
+const SUB_OF_REQUEST: u32 = 1;
 
 /// A WebSocket with one subscription. With `AFTER_READ` its handshake is the second request on its
-/// connection; the first is a read.
+/// connection; the first is a read. With `BY_REQUEST` the handshake makes the subscription, not a
+/// frame.
 #[derive(Debug)]
-pub struct WebSocket<const AFTER_READ: bool> {
+pub struct WebSocket<const AFTER_READ: bool, const BY_REQUEST: bool = false> {
     stream: WebSocketStream<TcpStream>,
     replica: Replica,
     began: Began,
     shard: String,
 }
 
-impl<const AFTER_READ: bool> Transport for WebSocket<AFTER_READ> {
+impl<const AFTER_READ: bool, const BY_REQUEST: bool> Transport
+    for WebSocket<AFTER_READ, BY_REQUEST>
+{
     async fn follow(server: SocketAddr, ask: &Ask, replica: Replica) -> Result<Self, Refused> {
         let mut socket = connect(server, ask).await;
         if AFTER_READ {
             within("a read before the handshake", read_first(&mut socket, ask)).await;
         }
-        let stream = within("the handshake", handshake(socket, server, &ask.key)).await?;
+        let path = if BY_REQUEST {
+            let cursor = replica.cursor().map(|cursor| format!("&cursor={cursor}"));
+            format!("/v1/stream?{}{}", ask.query(), cursor.unwrap_or_default())
+        } else {
+            "/v1/stream".to_owned()
+        };
+        let uri = format!("ws://{server}{path}");
+        let stream = within("the handshake", handshake(socket, &uri, &ask.key)).await?;
         let mut client = Self {
             stream,
             replica,
@@ -46,10 +59,10 @@ impl<const AFTER_READ: bool> Transport for WebSocket<AFTER_READ> {
             Ok(ServerFrame::Hello(hello)) => client.shard = shard_of(&hello.session),
             other => panic!("hello comes first: {other:?}"),
         }
-        let cursor = client.replica.cursor();
-        client
-            .send(&ClientFrame::Subscribe(ask.subscribe(SUB, cursor)))
-            .await;
+        if !BY_REQUEST {
+            let subscribe = ask.subscribe(SUB, client.replica.cursor());
+            client.send(&ClientFrame::Subscribe(subscribe)).await;
+        }
         client.began = first_word(client.step().await)?;
         Ok(client)
     }
@@ -76,7 +89,7 @@ impl<const AFTER_READ: bool> Transport for WebSocket<AFTER_READ> {
     }
 }
 
-impl<const AFTER_READ: bool> WebSocket<AFTER_READ> {
+impl<const AFTER_READ: bool, const BY_REQUEST: bool> WebSocket<AFTER_READ, BY_REQUEST> {
     /// Sends a frame.
     pub async fn send(&mut self, frame: &ClientFrame) {
         let text = String::from_utf8(frame.encode()).unwrap();
@@ -85,7 +98,7 @@ impl<const AFTER_READ: bool> WebSocket<AFTER_READ> {
 
     /// Ends the subscription.
     pub async fn unsubscribe(&mut self) {
-        let sub = SubscriptionId(SUB);
+        let sub = SubscriptionId(if BY_REQUEST { SUB_OF_REQUEST } else { SUB });
         self.send(&ClientFrame::Unsubscribe(Unsubscribe { sub }))
             .await;
     }
@@ -129,12 +142,12 @@ fn shard_of(session: &str) -> String {
 
 async fn handshake(
     socket: TcpStream,
-    server: SocketAddr,
+    uri: &str,
     key: &str,
 ) -> Result<WebSocketStream<TcpStream>, Refused> {
     let request = http::Request::builder()
-        .uri(format!("ws://{server}/v1/stream"))
-        .header("Host", server.to_string())
+        .uri(uri)
+        .header("Host", "freshet")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")

@@ -1,5 +1,6 @@
-//! What every way to follow a channel must do, run over each of them: a WebSocket, server-sent
-//! events, both of them as the second request on their connection, and reads that wait.
+//! What every way to follow a channel must do, run over each of them: a WebSocket, one whose request
+//! makes the subscription, server-sent events, streams as the second request on their connection,
+//! and reads that wait.
 //!
 //! The scenarios are written once, in terms of [`Transport`]. Each is a test for each transport; one
 //! that a transport cannot express is ignored there, with the reason.
@@ -61,6 +62,7 @@ macro_rules! conformance_of_streams {
 
 conformance_of_streams!(websocket: freshet_e2e::transport::WebSocket<false>);
 conformance_of_streams!(websocket_behind_a_read: freshet_e2e::transport::WebSocket<true>);
+conformance_of_streams!(websocket_by_request: freshet_e2e::transport::WebSocket<false, true>);
 conformance_of_streams!(events: freshet_e2e::transport::Sse<false>);
 conformance_of_streams!(events_behind_a_read: freshet_e2e::transport::Sse<true>);
 

@@ -165,12 +165,11 @@ impl Channel {
     }
 
     fn body(&self) -> Vec<u8> {
-        let channel = crate::state::tests::expectation().channel;
         let head = ConfigHead {
-            tenant_id: channel.tenant,
-            environment: channel.environment,
-            set: channel.set,
-            app: channel.app,
+            tenant_id: "demo".parse().unwrap(),
+            environment: "prod".parse().unwrap(),
+            set: "storefront".parse().unwrap(),
+            app: "web".parse().unwrap(),
             epoch: Epoch::new(1).unwrap(),
             revision: Revision::new(self.revision).unwrap(),
             version: "v1".parse().unwrap(),

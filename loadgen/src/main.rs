@@ -157,7 +157,9 @@ fn asked(scene: &Scene, matches: &ArgMatches) -> Asked {
                 ValueSource::CommandLine | ValueSource::EnvVariable | ValueSource::DefaultValue
             )
         });
-        if SECRETS.contains(&name) || !is_value {
+        // Groups of options are named after their types.
+        let is_group = name.starts_with(|first: char| first.is_ascii_uppercase());
+        if SECRETS.contains(&name) || !is_value || is_group {
             continue;
         }
         if let Ok(Some(values)) = matches.try_get_raw(name) {

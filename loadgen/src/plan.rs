@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use freshet_proto::filter::KeyFilter;
-use freshet_proto::ids::{ChannelId, TenantId};
+use freshet_proto::ids::ChannelId;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,6 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// In the order of their numbers.
-    pub(crate) const ALL: [Self; 3] = [Self::Ws, Self::Sse, Self::Poll];
-
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ws => "ws",
@@ -202,20 +199,6 @@ impl Plan {
             filter: self.filter.clone(),
         }
     }
-
-    /// The tenants of its channels, each once, with a key.
-    pub(crate) fn tenants(&self) -> Vec<(&TenantId, &str)> {
-        let mut tenants: Vec<(&TenantId, &str)> = Vec::new();
-        for plan in &self.channels {
-            if !tenants
-                .iter()
-                .any(|(known, _)| **known == plan.channel.tenant)
-            {
-                tenants.push((&plan.channel.tenant, &plan.key));
-            }
-        }
-        tenants
-    }
 }
 
 /// Connections from one address. Source: `net.ipv4.ip_local_port_range` is 32768–60999, and some
@@ -294,7 +277,8 @@ pub(crate) mod tests {
                 .filter(|client| client.transport == transport)
                 .count()
         };
-        assert_eq!(Transport::ALL.map(count), [900, 900, 200]);
+        let all = [Transport::Ws, Transport::Sse, Transport::Poll];
+        assert_eq!(all.map(count), [900, 900, 200]);
     }
 
     #[test]

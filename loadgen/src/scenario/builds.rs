@@ -349,8 +349,11 @@ mod tests {
             .map(|population| (population.name.as_str(), population.connections))
             .collect();
         assert_eq!(connections, [("demo", 10), ("demo2", 1000)]);
-        let tenants = hot.plan.tenants();
-        assert_eq!(tenants[1].1, "demo2-key");
+        let hottest = &hot.plan.channels[1];
+        assert_eq!(
+            (hottest.channel.tenant.as_str(), hottest.key.as_str()),
+            ("demo2", "demo2-key")
+        );
         assert_eq!(publishes(&hot, 0, 1), 0);
         let (quiet, hot) = (publishes(&hot, 1, 0), publishes(&hot, 1, 1));
         assert!((30..100).contains(&quiet) && (5_000..7_000).contains(&hot));

@@ -105,8 +105,18 @@ impl Target {
 
     /// The head that asks for a WebSocket; `key` is the nonce of the handshake.
     pub(crate) fn ws_head(&self, key: &str) -> String {
+        self.ws_head_of("/v1/stream", key)
+    }
+
+    /// The same, with the subscription in the request, resuming from `cursor`.
+    pub(crate) fn ws_resume_head(&self, key: &str, cursor: Cursor) -> String {
+        let path = format!("/v1/stream?{}&cursor={cursor}", self.query());
+        self.ws_head_of(&path, key)
+    }
+
+    fn ws_head_of(&self, path: &str, key: &str) -> String {
         format!(
-            "GET /v1/stream HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n",
             self.authority, self.key

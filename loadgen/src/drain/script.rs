@@ -89,14 +89,19 @@ pub(super) fn scripts(
     for first in 0..targets.len().div_ceil(subscriptions) {
         let followed = |place: usize| &targets[(first * subscriptions + place) % targets.len()];
         let target = followed(0);
-        scripts.push(match options.transport {
-            StreamTransport::Ws => Script {
+        scripts.push(match (options.transport, cursor) {
+            // The quickest way back, as docs/protocol.md has it.
+            (StreamTransport::Ws, Some(cursor)) if subscriptions == 1 => Script {
+                head: target.ws_resume_head(NONCE, cursor).into_bytes(),
+                subscribe: Vec::new(),
+            },
+            (StreamTransport::Ws, _) => Script {
                 head: target.ws_head(NONCE).into_bytes(),
                 subscribe: (0..subscriptions)
                     .flat_map(|place| subscribe(followed(place), place, cursor))
                     .collect(),
             },
-            StreamTransport::Sse => Script {
+            (StreamTransport::Sse, _) => Script {
                 head: target.sse_head(cursor).into_bytes(),
                 subscribe: Vec::new(),
             },

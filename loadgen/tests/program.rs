@@ -1,5 +1,10 @@
 //! The program as people start it: several processes in one run, files, and exit codes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are not told from other code"
+)]
+
 #[path = "../src/fake.rs"]
 mod fake;
 

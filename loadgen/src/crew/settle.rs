@@ -44,9 +44,7 @@ impl Crew {
     /// Lets stalled clients read, and waits for them.
     pub(super) async fn resume(&self, within: Duration) {
         let behind = self.behind(true).len() as u64;
-        let mut books = self.swarm.books.borrow_mut();
-        books.expect(After::Resumed, behind);
-        drop(books);
+        self.swarm.books.borrow_mut().expect(After::Resumed, behind);
         self.swarm.enter(Phase::Resume);
         self.converge(true, within).await;
     }

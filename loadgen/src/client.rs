@@ -293,9 +293,8 @@ async fn stay_for(audience: &Audience, client: &Rc<Client>, stay: Duration) -> E
 /// next is due.
 async fn pull(audience: &Audience, client: &Rc<Client>, turns: &Cell<u32>) -> End {
     if client.was_held() {
-        let due = due(&audience.swarm, client, turns.get());
+        until_due(&audience.swarm, client, turns.get()).await;
         turns.set(turns.get() + 1);
-        until_due(&audience.swarm, due).await;
     }
     session(audience, client).await
 }
@@ -311,11 +310,15 @@ fn due(swarm: &Swarm, client: &Client, number: u32) -> Micros {
     Micros((swarm.load_began().0 + offset as u64).saturating_add(after))
 }
 
-/// Waits for the load, and then until `due` or until the load has ended.
-async fn until_due(swarm: &Swarm, due: Micros) {
+/// Waits for the load, and then until operation `number` is due or the load has ended; answers when
+/// it is due.
+async fn until_due(swarm: &Swarm, client: &Client, number: u32) -> Micros {
+    // Only then is it known when the load began.
     swarm.until(Phase::Run).await;
+    let due = due(swarm, client, number);
     let left = due.since(swarm.clock.now());
     swarm.pause(Duration::from_micros(left)).await;
+    due
 }
 
 /// Ends a session; answers how long to wait before the next one, if there is one.
@@ -424,6 +427,23 @@ mod tests {
             .map(|number| due(&swarm, &client, number).since(swarm.load_began()))
             .collect();
         assert_eq!(times, [0, 100_000, 200_000]);
+    }
+
+    #[test]
+    fn nothing_is_due_before_the_load_however_long_connecting_took() {
+        let swarm = swarm();
+        let client = client(&Audience::new(&swarm, 0));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (due, ()) = tokio::join!(until_due(&swarm, &client, 0), async {
+                tokio::task::yield_now().await;
+                swarm.enter(Phase::Run);
+            });
+            assert_eq!(due, swarm.load_began());
+        });
     }
 
     #[test]

@@ -196,8 +196,8 @@ pub(crate) struct DrainOptions {
     /// Clients have a receive buffer of 4 KiB
     #[arg(long)]
     pub(crate) small_buffers: bool,
-    /// Obey words on standard input, and end with it: line, reset, stall, resume, cut,
-    /// connect [CURSOR]
+    /// Obey words on standard input, and end with it: `line`, `reset`, `stall`, `resume`, `cut`,
+    /// `connect [CURSOR]`
     #[arg(long)]
     pub(crate) commands: bool,
 }

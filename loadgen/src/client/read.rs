@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::link::{Link, connect};
 use super::poll::{receive_answer, spread};
-use super::{Client, End, due, until_due};
+use super::{Client, End, until_due};
 use crate::audience::Audience;
 use crate::clock::Micros;
 use crate::plan::Role;
@@ -83,8 +83,7 @@ async fn next_due(audience: &Audience, client: &Client, turns: &Cell<u32>) -> Op
     if !client.was_held() {
         return None;
     }
-    let due = due(swarm, client, turns.get());
-    until_due(swarm, due).await;
+    let due = until_due(swarm, client, turns.get()).await;
     if swarm.phase() == Phase::Run {
         turns.set(turns.get() + 1);
         return Some(due);

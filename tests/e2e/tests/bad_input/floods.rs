@@ -2,12 +2,12 @@
 
 use freshet_e2e::api::publish_body;
 use freshet_e2e::names::{Ask, Names};
-use freshet_e2e::patience::until;
-use freshet_e2e::raw::{Raw, RawWebSocket, handshake};
+use freshet_e2e::patience::{until, within};
+use freshet_e2e::raw::{Heard, Raw, RawWebSocket, handshake};
 use freshet_e2e::replica::Replica;
 use freshet_e2e::shop::Shop;
 use freshet_e2e::transport::{Transport as _, WebSocket};
-use freshet_proto::frame::{ClientFrame, ServerFrame};
+use freshet_proto::frame::ClientFrame;
 use serde_json::json;
 
 use super::{Growth, metric};
@@ -135,18 +135,19 @@ async fn publish_on(publisher: &mut Raw, value: u32) {
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
 }
 
-/// Reads until a delta has the value.
+/// Reads until a frame has the value: a delta, or the snapshot if the publish came first.
 async fn hears(socket: &mut RawWebSocket, value: u32) {
-    loop {
-        if let ServerFrame::Delta(delta) = socket.frame().await
-            && format!("{delta:?}").contains("memory")
-        {
-            return assert!(
-                format!("{delta:?}").contains(&value.to_string()),
-                "{delta:?}"
-            );
+    let value = value.to_string();
+    within("the value comes", async {
+        loop {
+            match socket.hear().await {
+                Heard::Text(text) if text.contains(&value) => return,
+                Heard::Text(_) => {}
+                heard @ (Heard::Pong(_) | Heard::Close(_) | Heard::End) => panic!("{heard:?}"),
+            }
         }
-    }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl Shell {
             },
             StreamKind::Sse { .. } => match self.admit_sse(&request).await {
                 Ok(entry) => {
-                    Rc::clone(&self).begin_sse(arrival, entry).await;
+                    Rc::clone(&self).begin_sse(arrival, entry);
                     Ok(())
                 }
                 Err(refusal) => Err((refusal, arrival)),
@@ -150,7 +150,7 @@ impl Shell {
         })
     }
 
-    async fn begin_sse(self: Rc<Self>, arrival: Arrival, entry: SseEntry) {
+    fn begin_sse(self: Rc<Self>, arrival: Arrival, entry: SseEntry) {
         let SseEntry {
             caller,
             permit,

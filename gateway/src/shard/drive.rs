@@ -15,6 +15,9 @@ use crate::hub::Request;
 /// Mail taken before something is sent. Source: arbitrary, because it bounds how long a burst of
 /// events keeps sockets waiting.
 const MAIL_BATCH: usize = 256;
+/// Writes after which the runtime looks for accepts and reads. Source: arbitrary, because 256 writes
+/// are one to two milliseconds, beside which the look, a system call, is nothing.
+const WRITES_BEFORE_YIELD: usize = 256;
 /// How often the figures are copied out. Source: arbitrary, because a scrape comes every few
 /// seconds.
 const FIGURES_EVERY: Duration = Duration::from_millis(250);
@@ -35,37 +38,25 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
             biased;
             letter = mail.recv() => match letter {
                 None => return,
-                Some(letter) => {
-                    let mut next = Some(letter);
-                    for _ in 0..MAIL_BATCH {
-                        let Some(letter) = next else { break };
-                        if matches!(letter, Mail::Drain) {
-                            drained_by = Some(shell.begin_drain());
-                        } else {
-                            shell.handle_mail(letter);
-                        }
-                        next = mail.try_recv().ok();
-                    }
-                    if let Some(letter) = next {
-                        shell.handle_mail(letter);
-                    }
-                }
+                Some(letter) => shell.take_mail(Some(letter), &mut mail, &mut drained_by),
             },
             () = shell.wake.notified() => {}
             () = tokio::time::sleep_until(clock.deadline(wake_at)) => {}
         }
         shell.state.borrow_mut().core.handle_timeout(clock.now());
-        while shell.turn() {
-            // Accepts, reads and mail get their turn between two slices of a pass.
-            tokio::task::yield_now().await;
-            for _ in 0..MAIL_BATCH {
-                let Ok(letter) = mail.try_recv() else { break };
-                if matches!(letter, Mail::Drain) {
-                    drained_by = Some(shell.begin_drain());
-                } else {
-                    shell.handle_mail(letter);
-                }
+        let mut writes = 0;
+        loop {
+            let slice = shell.turn();
+            if slice == 0 {
+                break;
             }
+            writes += slice;
+            if writes >= WRITES_BEFORE_YIELD {
+                writes = 0;
+                // Accepts and reads get their turn.
+                tokio::task::yield_now().await;
+            }
+            shell.take_mail(None, &mut mail, &mut drained_by);
             let now = clock.now();
             shell.state.borrow_mut().core.handle_timeout(now);
             // Where changes come faster than passes end, there is always another slice.
@@ -85,6 +76,23 @@ impl Shell {
             *figures_at = now + FIGURES_EVERY;
         }
         is_drained
+    }
+
+    /// Takes `first` and what mail is there, at most a batch of it.
+    fn take_mail(
+        self: &Rc<Self>,
+        first: Option<Mail>,
+        mail: &mut mpsc::Receiver<Mail>,
+        drained_by: &mut Option<Time>,
+    ) {
+        let rest = std::iter::from_fn(|| mail.try_recv().ok());
+        for letter in first.into_iter().chain(rest).take(MAIL_BATCH) {
+            if matches!(letter, Mail::Drain) {
+                *drained_by = Some(self.begin_drain());
+            } else {
+                self.handle_mail(letter);
+            }
+        }
     }
 
     fn handle_mail(self: &Rc<Self>, letter: Mail) {
@@ -131,8 +139,8 @@ impl Shell {
         now + window + Duration::from_secs(1)
     }
 
-    /// Sends one slice; answers whether there was one.
-    fn turn(self: &Rc<Self>) -> bool {
+    /// Sends one slice; answers how many writes it had.
+    fn turn(self: &Rc<Self>) -> usize {
         let now = self.services.clock.now();
         let mut blocked = Vec::new();
         let mut over = Vec::new();
@@ -168,12 +176,12 @@ impl Shell {
             conns.finish(closing);
         }
         self.pass_requests(core);
-        let has_more = !batch.is_empty();
+        let writes = batch.len();
         drop(state);
         for id in blocked {
             self.flush_later(id);
         }
-        has_more
+        writes
     }
 
     /// Passes the core's wishes to the hub, as far as its box has room; the rest is kept.

@@ -2,7 +2,7 @@
 
 use freshet_proto::envelope::PublishKind;
 
-use crate::children::{Clients, Drain, Transport};
+use crate::children::{Clients, Drain, Line, Transport};
 use crate::publisher;
 use crate::row::{Bench, Row, RowError, Sample, Target, equal};
 use crate::rows::hot::finish;
@@ -16,6 +16,9 @@ const FEW: u32 = 100;
 const OFTEN: u32 = 400;
 const SELDOM: u32 = 4;
 const SECONDS: u64 = 15;
+/// Publishes to the small channels that may come in one frame with the next. Source: arbitrary,
+/// because with more of them a channel that changes four times a second is not quiet.
+const MERGED_PERCENT_MAX: u64 = 10;
 /// The large tenant's channel, its other channel for the kill switch, and the small tenant's.
 const LARGE: usize = 0;
 const SWITCHED: usize = 1;
@@ -104,10 +107,23 @@ fn publish(
     let other = other.wait_until(|line| line.at_newest == line.connections)?;
     let switch = switch.wait_until(|line| line.at_newest == line.connections)?;
     let wanted = published * u64::from(FEW);
-    equal("the small tenant's frames", other.latency.count, wanted)?;
-    equal("frames of the kill switch", switch.latency.count, wanted)?;
     Ok(Small {
-        other: other.latency.p99,
-        switch: switch.latency.p99,
+        other: wait(&other, wanted)?,
+        switch: wait(&switch, wanted)?,
     })
+}
+
+/// How long the oldest publish that a delivery brought had waited, p99 in milliseconds.
+fn wait(line: &Line, wanted: u64) -> Result<f64, RowError> {
+    let count = line.latency.count;
+    if count == wanted {
+        return Ok(line.latency.p99);
+    }
+    // Two publishes came in one frame, at times, so that the first one's wait is not in the
+    // latency: it is in the age of what the client held, less the time between two publishes. That
+    // is kept to a quarter of a millisecond only, so it is not taken without need.
+    let least = wanted - wanted * MERGED_PERCENT_MAX / 100;
+    equal("frames that are missing", least.saturating_sub(count), 0)?;
+    let gap_millis = 1_000.0 / f64::from(SELDOM);
+    Ok((line.staleness.p99 - gap_millis).max(line.latency.p99))
 }

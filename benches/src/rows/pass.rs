@@ -7,7 +7,7 @@ use crate::row::{Bench, Row, RowError, Sample, Target, equal};
 use crate::site::Site;
 
 /// Heartbeats are not what is measured here; an hour apart hardly one falls into a run.
-pub(super) const NO_HEARTBEAT: &[&str] = &["--heartbeat=3600s"];
+pub(super) const NO_HEARTBEAT: &[&str] = &["--heartbeat=3600s", "--idle-timeout=7200s"];
 /// Passes of a run, and the pause between two: longer than a pass of the slowest.
 const PASSES: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(300);

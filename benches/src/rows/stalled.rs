@@ -12,9 +12,12 @@ const READERS: u32 = 9_000;
 const STALLED: u32 = 1_000;
 /// Bytes of a value. Source: arbitrary, because a few seconds of them fill a receive buffer of
 /// 4 KiB and what the kernel keeps for sending, however far changes are merged.
-const VALUE_BYTES: usize = 2_048;
+const VALUE_BYTES: usize = 1_024;
 /// Writes that a socket did not take whole.
 const BLOCKED: &str = "ecs_writes_blocked_total";
+/// Between the last delivery and the look at memory. Source: arbitrary, because the allocator gives
+/// back what is unused after some tens of milliseconds.
+const SETTLING: std::time::Duration = std::time::Duration::from_secs(1);
 /// Of each half of a run: with all reading, and with a tenth stalled.
 const SECONDS: u64 = 12;
 
@@ -96,8 +99,10 @@ fn half(bench: &Bench, site: &mut Site, reading: &mut Drain) -> Result<Half, Row
     let publisher = publisher::spawn(site.another_push()?, chains, load, bench.seconds(SECONDS));
     let (_, chains) = finish(publisher)?;
     site.channels[0] = chains[0].clone();
-    let after = site.server.anonymous_bytes()?;
     let line = reading.wait_until(|line| line.at_newest == line.connections)?;
+    // What was in use for a moment only is given back.
+    std::thread::sleep(SETTLING);
+    let after = site.server.anonymous_bytes()?;
     Ok(Half {
         p99: line.staleness.p99,
         bytes: after as f64,

@@ -53,8 +53,10 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
             writes += slice;
             if writes >= WRITES_BEFORE_YIELD {
                 writes = 0;
-                // Accepts and reads get their turn.
+                // Accepts and reads get their turn, and threads that share this one's core: they
+                // have the next change.
                 tokio::task::yield_now().await;
+                std::thread::yield_now();
             }
             shell.take_mail(None, &mut mail, &mut drained_by);
             let now = clock.now();

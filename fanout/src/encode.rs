@@ -319,7 +319,8 @@ pub fn etag(cursor: Cursor, filter: &KeyFilter) -> String {
 }
 
 /// The cursor within an entity tag, whatever the filter; weak tags count as strong ones.
-pub fn cursor_of_etag(tag: &str) -> Option<Cursor> {
+#[cfg(test)]
+pub(crate) fn cursor_of_etag(tag: &str) -> Option<Cursor> {
     let tag = tag.trim().strip_prefix("W/").unwrap_or(tag.trim());
     let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
     let mut parts = tag.splitn(3, '-');

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Shard;
-use crate::time::Time;
 
 /// Channels with a pass under way, above which a change waits for others rather than for its own
 /// pass. Source: arbitrary, because a pass that shares the shard with eight others spends most of
@@ -13,7 +12,7 @@ const STORM_PASSES: u32 = 8;
 impl Shard {
     /// The process has used up its memory budget, or has room again. While it has none, changes
     /// wait for the longest window, but for urgent ones; nobody is let go for it.
-    pub fn handle_pressure(&mut self, _now: Time, is_under_pressure: bool) {
+    pub fn handle_pressure(&mut self, is_under_pressure: bool) {
         if is_under_pressure && !self.is_under_pressure {
             self.forget_frames();
         }

@@ -54,8 +54,7 @@ impl ChannelQuery {
         })
     }
 
-    /// The subscription that a WebSocket's request makes, if its query names a channel; `cursor` is
-    /// where it resumes.
+    /// What a WebSocket's request subscribes to; none if its query names no channel.
     pub(crate) fn parse_subscription(query: &str) -> Result<Option<Self>, Refusal> {
         let is_part = |name: &str| matches!(name, "env" | "set" | "app");
         let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);

@@ -112,7 +112,7 @@ impl Shell {
                     core.handle_eject(id, ErrorCode::Unauthorized, "the API key was revoked");
                 }
             }
-            Mail::Pressure(is_under_pressure) => core.handle_pressure(now, is_under_pressure),
+            Mail::Pressure(is_under_pressure) => core.handle_pressure(is_under_pressure),
             // A receiver that is gone has stopped waiting; there is no one to tell.
             Mail::Convergence { channel, answer } => drop(answer.send(core.convergence(&channel))),
             Mail::Connections {

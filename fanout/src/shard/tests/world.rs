@@ -413,11 +413,8 @@ impl World {
 
     /// The processes run out of memory, or have room again.
     pub(super) fn press(&mut self, is_under_pressure: bool) {
-        let now = self.now;
         for node in 0..self.nodes.len() {
-            self.nodes[node]
-                .shard
-                .handle_pressure(now, is_under_pressure);
+            self.nodes[node].shard.handle_pressure(is_under_pressure);
             self.check(node);
         }
     }

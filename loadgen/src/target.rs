@@ -8,11 +8,15 @@ use freshet_proto::cursor::Cursor;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{ClientFrame, DeliveryMode, SUBPROTOCOL, Subscribe};
 use freshet_proto::ids::{ChannelId, SubscriptionId};
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// Receive buffer of a client that stalls. Source: arbitrary, because it is one page; the kernel
 /// doubles it and about twenty deltas fill it.
-const STALLED_BUFFER_BYTES: u32 = 4096;
+const STALLED_BUFFER_BYTES: usize = 4096;
+/// `connect(2)` of a socket that does not block. Source: Linux's `EINPROGRESS`.
+const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 /// The subscription of every WebSocket client.
 pub(crate) const SUB: SubscriptionId = SubscriptionId(1);
 
@@ -88,19 +92,47 @@ impl Target {
         source: Option<IpAddr>,
         will_stall: bool,
     ) -> io::Result<TcpStream> {
-        let socket = match self.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
+        connected(self.begin_connect(source, will_stall)?).await
+    }
+
+    /// The same, and sends `head`: at once where the handshake is done at once, as on one machine it
+    /// is. A client on a machine of its own does so too; with thousands of them in one event loop the
+    /// heads would come long after the handshakes.
+    ///
+    /// # Errors
+    ///
+    /// As `connect(2)`, `bind(2)` and `send(2)`.
+    pub(crate) async fn connect_with(
+        &self,
+        source: Option<IpAddr>,
+        will_stall: bool,
+        head: &[u8],
+    ) -> io::Result<TcpStream> {
+        let socket = self.begin_connect(source, will_stall)?;
+        // What fails is seen again when the connection is waited for.
+        let sent = socket.send(head).unwrap_or(0);
+        if sent == head.len() {
+            return TcpStream::from_std(socket.into());
+        }
+        let mut stream = connected(socket).await?;
+        stream.write_all(&head[sent..]).await?;
+        Ok(stream)
+    }
+
+    fn begin_connect(&self, source: Option<IpAddr>, will_stall: bool) -> io::Result<Socket> {
+        let domain = Domain::for_address(self.address);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
         if will_stall {
             socket.set_recv_buffer_size(STALLED_BUFFER_BYTES)?;
         }
         if let Some(source) = source {
-            socket.bind(SocketAddr::new(source, 0))?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        let stream = socket.connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        match socket.connect(&self.address.into()) {
+            Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+            Ok(()) | Err(_) => Ok(socket),
+        }
     }
 
     /// The head that asks for a WebSocket; `key` is the nonce of the handshake.
@@ -180,6 +212,16 @@ impl Target {
             query.push_str(&percent_encoded(&pattern));
         }
         query
+    }
+}
+
+/// Waits until a connection stands.
+async fn connected(socket: Socket) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
     }
 }
 

@@ -74,12 +74,11 @@ impl Drain {
         let index = opening.index;
         let start = monotonic_micros();
         let target = &self.targets[0];
+        let script = &opening.scripts[index as usize % opening.scripts.len()];
         let connected = target
-            .connect(opening.source, self.options.small_buffers)
+            .connect_with(opening.source, self.options.small_buffers, &script.head)
             .await;
         let mut stream = connected.map_err(text)?;
-        let script = &opening.scripts[index as usize % opening.scripts.len()];
-        stream.write_all(&script.head).await.map_err(text)?;
         let mut received = Vec::new();
         let head = loop {
             if let Some(head) = parse_head(&received).map_err(|error| error.to_string())? {

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use freshet_control::ControlPlane;
 use freshet_fanout::limits::Settings;
+use freshet_proto::frame::{Hello, StreamLimits};
+use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -109,6 +111,21 @@ impl Services {
             idle_timeout: config.idle_timeout,
             stall_timeout: config.stall_timeout,
             frame_bytes_max: config.frame_memory_max_bytes,
+        }
+    }
+
+    /// What the connections of a shard are told first; the session is what all theirs begin with.
+    pub fn hello(&self, shard: usize) -> Hello {
+        let config = &self.config;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Hello {
+            session: format!("{}-{shard}-", self.node),
+            heartbeat_seconds: u32::try_from(config.heartbeat.as_secs()).unwrap_or(u32::MAX),
+            limits: StreamLimits {
+                subscriptions: small(config.subscriptions_per_connection_max),
+                frame_bytes: small(CLIENT_FRAME_BYTES_MAX),
+                patterns: small(FILTER_PATTERNS_MAX),
+            },
         }
     }
 }

@@ -8,6 +8,8 @@ mod conns;
 mod drive;
 mod farewell;
 mod frames;
+mod greeting;
+mod head;
 mod request;
 mod socket;
 mod stream;
@@ -24,6 +26,7 @@ use freshet_proto::envelope::Published;
 use freshet_proto::ids::{ChannelId, TenantId};
 use freshet_proto::principal::KeyDigest;
 use freshet_proto::snapshot::ChannelSnapshot;
+use greeting::Greeting;
 pub(crate) use request::{StreamKind, StreamRequest};
 pub(crate) use stream::Arrival;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -100,6 +103,7 @@ pub(crate) struct Shell {
     pub(crate) services: Arc<Services>,
     state: RefCell<State>,
     scratch: RefCell<Vec<u8>>,
+    greeting: Greeting,
     /// Rung when there may be something to send or to time.
     wake: Notify,
     /// Cancelled when the drain begins.
@@ -137,9 +141,9 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::from_std(seat.listener)?;
         let now = services.clock.now();
         let core = Shard::new(services.shard_settings(), now);
+        let greeting = Greeting::new(services.hello(seat.number));
         let shell = Rc::new(Shell {
             number: seat.number,
             services,
@@ -150,13 +154,14 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
                 figures: ShardFigures::default(),
             }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            greeting,
             wake: Notify::new(),
             drain: CancellationToken::new(),
             serving: Cell::new(0),
             stats: seat.stats,
         });
         // The task ends when the drain begins.
-        tokio::task::spawn_local(accept::accept(Rc::clone(&shell), listener));
+        tokio::task::spawn_local(accept::accept(Rc::clone(&shell), seat.listener));
         drive::drive(&shell, seat.mail).await;
         Ok(())
     })

@@ -34,8 +34,25 @@ impl ChannelQuery {
     /// Reads `env`, `set`, `app`, `keys` (repeatable, or separated by commas), `mode` and `wait`. Of
     /// the others the first of a name counts.
     pub(crate) fn parse(query: &str) -> Result<Self, Refusal> {
+        Self::from_fields(Fields::read(query))
+    }
+
+    /// What a WebSocket's request subscribes to, and the cursor it brings; none if its query names no
+    /// channel.
+    pub(crate) fn parse_subscription(query: &str) -> Result<Option<Subscribe>, Refusal> {
+        let mut fields = Fields::read(query);
+        if !fields.name_a_channel() {
+            return Ok(None);
+        }
+        let cursor = fields.cursor.take().map(|text| text.parse());
+        let cursor = cursor
+            .transpose()
+            .map_err(|_| Refusal::bad_request("cursor is not one; leave it out to start anew"))?;
+        Ok(Some(Self::from_fields(fields)?.subscribe(cursor)))
+    }
+
+    fn from_fields(fields: Fields<'_>) -> Result<Self, Refusal> {
         let bad = |error: freshet_proto::ids::NameError| Refusal::bad_request(&error.to_string());
-        let fields = Fields::read(query);
         let keys = KeyFilter::new(&fields.keys).map_err(|error| {
             let problem = Problem::new(400, "subscription.filter", "Bad filter");
             Refusal::from(problem.with_detail(error.to_string()))
@@ -52,17 +69,6 @@ impl ChannelQuery {
             },
             wait: fields.wait.map(|text| wait(&text)).transpose()?,
         })
-    }
-
-    /// What a WebSocket's request subscribes to; none if its query names no channel.
-    pub(crate) fn parse_subscription(query: &str) -> Result<Option<Self>, Refusal> {
-        let is_part = |name: &str| matches!(name, "env" | "set" | "app");
-        let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
-        if names.any(|name| is_part(&name)) {
-            Self::parse(query).map(Some)
-        } else {
-            Ok(None)
-        }
     }
 
     pub(crate) fn channel(&self, tenant: &TenantId) -> ChannelId {
@@ -102,6 +108,7 @@ struct Fields<'a> {
     keys: Vec<String>,
     mode: Option<Cow<'a, str>>,
     wait: Option<Cow<'a, str>>,
+    cursor: Option<Cow<'a, str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -114,6 +121,7 @@ impl<'a> Fields<'a> {
                 "app" => &mut fields.app,
                 "mode" => &mut fields.mode,
                 "wait" => &mut fields.wait,
+                "cursor" => &mut fields.cursor,
                 "keys" => {
                     let keys = value.split(',').filter(|key| !key.is_empty());
                     fields.keys.extend(keys.map(str::to_owned));
@@ -127,6 +135,10 @@ impl<'a> Fields<'a> {
             field.get_or_insert(value);
         }
         fields
+    }
+
+    fn name_a_channel(&self) -> bool {
+        self.environment.is_some() || self.set.is_some() || self.app.is_some()
     }
 }
 

@@ -68,7 +68,9 @@ async fn begin_sse(shell: Rc<Shell>, stream: &StreamRequest) -> Result<Answer, R
         sink: Sink::Body(Rc::clone(&slot)),
         permits: [Some(entry.permit), None],
     });
-    let preamble = Some(Bytes::from(shell.sse_preamble(id)));
+    let mut preamble = Vec::new();
+    shell.write_sse_preamble(&mut preamble, id);
+    let preamble = Some(Bytes::from(preamble));
     shell.with_core(|core, now| {
         core.handle_frame(now, id, &ClientFrame::Subscribe(entry.subscribe));
     });

@@ -1,99 +1,179 @@
 //! From an accepted socket to its kind: a stream that is taken over, or a request for hyper.
 
+use std::io::{self, ErrorKind, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use freshet_proto::problem::Problem;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::net::TcpStream;
 
 use super::Shell;
 use super::farewell::{farewell, refuse};
-use super::request::StreamRequest;
+use super::head::{First, Head};
 use super::socket::try_read;
 use super::stream::Arrival;
 use crate::admission::{ClientKey, Entry, Permit};
 use crate::http::{self, answer, rewind::Rewind};
 
-/// Headers of one request. Source: arbitrary, because browsers send some twenty.
-const HEADERS_MAX: usize = 64;
+/// Sockets that are accepted before others get their turn. Source: arbitrary, because with their
+/// handshakes they take a third of a millisecond, as long as the writes between two looks.
+const ACCEPTS_BEFORE_YIELD: usize = 32;
+/// The least time from one round of accepts to the next. Source: arbitrary, because it is what
+/// timers can tell, and a handshake takes longer over any network; decision 0012 has what it saves.
+const ROUND_PAUSE: Duration = Duration::from_millis(1);
 /// A pause after a failed accept. Source: arbitrary, because it only fails when descriptors are
 /// used up, and trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the drain begins.
 pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
-    loop {
-        let accepted = tokio::select! {
-            () = shell.drain.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, address)) => {
-                shell.count(|figures| figures.accepted += 1);
-                let client = ClientKey::from(address.ip());
-                match shell.services.admission.admit_socket(client) {
-                    Ok(Entry { place, handshake }) => {
-                        let arrival = Arrival {
-                            socket,
-                            place: Some(place),
-                        };
-                        let newcomer = Newcomer { client, handshake };
-                        // The task ends with the connection or with the handshake's time.
-                        tokio::task::spawn_local(serve(Rc::clone(&shell), arrival, newcomer));
+    let drain = shell.drain.clone();
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = accept_all(&shell, listener) => {}
+    }
+}
+
+/// Accepts what comes. The first connection after quiet is taken at once; when more come within
+/// [`ROUND_PAUSE`] it is a storm, and then what has come meanwhile is taken after each such pause,
+/// and nobody is told of it before: the thread wakes once for all of them.
+async fn accept_all(shell: &Rc<Shell>, mut listener: TcpListener) {
+    let clock = shell.services.clock;
+    let mut quiet_from = clock.now();
+    // Neither way fails while the runtime runs.
+    while let Ok(calm) = tokio::net::TcpListener::from_std(listener) {
+        let mut is_storm = false;
+        while !is_storm {
+            match calm.accept().await {
+                Ok((socket, address)) => {
+                    is_storm = clock.now() < quiet_from;
+                    if let Ok(socket) = socket.into_std() {
+                        shell.receive(socket, address);
                     }
-                    Err(error) => refuse(&shell, socket, error),
+                    accept_round(shell, &calm).await;
+                    quiet_from = clock.now() + ROUND_PAUSE;
                 }
+                Err(error) => pause(&error).await,
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        let Ok(unwatched) = calm.into_std() else {
+            return;
+        };
+        listener = unwatched;
+        while is_storm {
+            tokio::time::sleep(ROUND_PAUSE).await;
+            is_storm = accept_round(shell, &listener).await;
+        }
+    }
+}
+
+/// Accepts all who are waiting; answers whether there was anybody.
+async fn accept_round(shell: &Rc<Shell>, listener: &impl AsFd) -> bool {
+    let mut count = 0;
+    loop {
+        match accept_one(listener) {
+            Ok((socket, address)) => shell.receive(socket, address),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return count > 0,
+            Err(error) => pause(&error).await,
+        }
+        count += 1;
+        if count % ACCEPTS_BEFORE_YIELD == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(FAILURE_PAUSE).await;
+}
+
+fn accept_one(listener: &impl AsFd) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (socket, address) =
+        acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    let address = address.ok_or(ErrorKind::InvalidData)?;
+    Ok((socket.into(), address))
+}
+
+impl Shell {
+    /// Takes a socket in. A client sends its head as soon as it is connected, so the head is usually
+    /// there: it is read before the runtime is told of the socket, and a stream needs no task but
+    /// the one that reads what its client sends.
+    fn receive(self: &Rc<Self>, socket: std::net::TcpStream, address: SocketAddr) {
+        let client = ClientKey::from(address.ip());
+        self.count(|figures| figures.accepted += 1);
+        let Entry { place, handshake } = match self.services.admission.admit_socket(client) {
+            Ok(entry) => entry,
+            Err(error) => return refuse(self, socket, error),
+        };
+        let mut head = Head::new(client, self.services.config.head_bytes_max);
+        let first = {
+            let mut scratch = self.scratch.borrow_mut();
+            match (&socket).read(&mut scratch) {
+                Ok(count) => head.feed(&scratch[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(_) => Some(First::Gone),
+            }
+        };
+        let Ok(socket) = TcpStream::from_std(socket) else {
+            return;
+        };
+        let place = Some(place);
+        let arrival = Arrival { socket, place };
+        match first {
+            Some(First::Stream(request)) => {
+                begin_now(Box::pin(Rc::clone(self).take_over(arrival, request)));
+            }
+            Some(first) => {
+                // The task ends with the connection.
+                tokio::task::spawn_local(serve(Rc::clone(self), (arrival, client), first));
+            }
+            None => {
+                let waiting = wait_for_head(Rc::clone(self), (arrival, handshake), (client, head));
+                // The task ends with the connection or with the handshake's time.
+                tokio::task::spawn_local(waiting);
             }
         }
     }
 }
 
-/// Who has sent no whole head yet.
-struct Newcomer {
-    client: ClientKey,
-    handshake: Permit,
+/// Does what can be done without waiting. What must wait, for a key that is not known or a channel
+/// that is not loaded, goes on as a task.
+fn begin_now(mut work: Pin<Box<impl Future<Output = ()> + 'static>>) {
+    let mut context = Context::from_waker(Waker::noop());
+    if work.as_mut().poll(&mut context).is_pending() {
+        // Polled again by the runtime, which brings the waker. The task ends with the handshake.
+        tokio::task::spawn_local(work);
+    }
 }
 
-/// What the first bytes turned out to be.
-enum First {
-    /// A stream to take over.
-    Stream(StreamRequest),
-    /// Anything else that is a request.
-    Request,
-    /// Not a request: the answer to it.
-    Bad(Problem),
-    /// The peer left.
-    Gone,
-}
-
-async fn serve(shell: Rc<Shell>, arrival: Arrival, newcomer: Newcomer) {
-    let Newcomer { client, handshake } = newcomer;
-    let socket = &arrival.socket;
-    let mut held = Vec::new();
+async fn wait_for_head(
+    shell: Rc<Shell>,
+    (arrival, handshake): (Arrival, Permit),
+    (client, mut head): (ClientKey, Head),
+) {
     let timeout = shell.services.config.handshake_timeout;
-    let first = tokio::time::timeout(timeout, read_head(&shell, (socket, client), &mut held)).await;
-    drop(handshake);
+    let read = read_head(&shell, &arrival.socket, &mut head);
+    let first = tokio::time::timeout(timeout, read).await;
+    drop((handshake, head));
     let first = first.unwrap_or_else(|_| {
         let detail = format!("no whole request within {timeout:?}");
         First::Bad(Problem::new(408, "handshake.timeout", "Request timeout").with_detail(detail))
     });
     // What follows has a place of its own: a socket that only waits for its head needs a tenth.
-    Box::pin(serve_first(shell, (arrival, client), first, held)).await;
+    Box::pin(serve(shell, (arrival, client), first)).await;
 }
 
-async fn serve_first(
-    shell: Rc<Shell>,
-    (arrival, client): (Arrival, ClientKey),
-    first: First,
-    held: Vec<u8>,
-) {
+async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first: First) {
     match first {
         First::Stream(request) => shell.take_over(arrival, request).await,
-        First::Request => {
+        First::Request(held) => {
             let Arrival { socket, place } = arrival;
             http::serve(shell, client, Rewind::new(held, socket)).await;
             drop(place);
@@ -107,83 +187,18 @@ async fn serve_first(
     }
 }
 
-/// Reads until the head is whole. The usual request comes in one piece and is parsed where the
-/// shard reads; only a head in pieces is held, and a request that hyper reads again.
-async fn read_head(
-    shell: &Shell,
-    (socket, client): (&TcpStream, ClientKey),
-    held: &mut Vec<u8>,
-) -> First {
-    let head_bytes_max = shell.services.config.head_bytes_max;
-    loop {
-        if socket.readable().await.is_err() {
-            return First::Gone;
-        }
+/// Reads until the head is whole.
+async fn read_head(shell: &Shell, socket: &TcpStream, head: &mut Head) -> First {
+    while socket.readable().await.is_ok() {
         let mut scratch = shell.scratch.borrow_mut();
-        let count = match try_read(socket, &mut scratch) {
-            Ok(0) => return First::Gone,
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+        let first = match try_read(socket, &mut scratch) {
+            Ok(count) => head.feed(&scratch[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(_) => return First::Gone,
         };
-        let fresh = &scratch[..count];
-        let parsed = if held.is_empty() {
-            parse(client, fresh, head_bytes_max)
-        } else {
-            held.extend_from_slice(fresh);
-            parse(client, held, head_bytes_max)
-        };
-        match parsed {
-            Parsed::Stream(request) => return First::Stream(request),
-            Parsed::Bad(problem) => return First::Bad(problem),
-            Parsed::Request | Parsed::Partial if held.is_empty() => held.extend_from_slice(fresh),
-            Parsed::Request | Parsed::Partial => {}
-        }
-        if matches!(parsed, Parsed::Request) {
-            return First::Request;
-        }
-        if held.len() > head_bytes_max {
-            return First::Bad(too_large(head_bytes_max));
+        if let Some(first) = first {
+            return first;
         }
     }
-}
-
-fn too_large(head_bytes_max: usize) -> Problem {
-    let detail = format!("a request head may have {head_bytes_max} bytes");
-    Problem::new(431, "request.head_too_large", "Request head too large").with_detail(detail)
-}
-
-enum Parsed {
-    Stream(StreamRequest),
-    Request,
-    Partial,
-    Bad(Problem),
-}
-
-fn parse(client: ClientKey, bytes: &[u8], head_bytes_max: usize) -> Parsed {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Partial) => Parsed::Partial,
-        Ok(httparse::Status::Complete(head_bytes)) if head_bytes > head_bytes_max => {
-            Parsed::Bad(too_large(head_bytes_max))
-        }
-        Ok(httparse::Status::Complete(head_bytes)) => {
-            let is_get = request.method == Some("GET");
-            let path = request.path.unwrap_or("/");
-            // A stream's head has no body behind it; what is there anyway goes the long way.
-            match StreamRequest::from_head(client, path, request.headers) {
-                Some(stream) if is_get && head_bytes == bytes.len() => Parsed::Stream(stream),
-                Some(_) | None => Parsed::Request,
-            }
-        }
-        Err(httparse::Error::TooManyHeaders) => {
-            let problem = Problem::new(431, "request.too_many_headers", "Too many headers");
-            Parsed::Bad(problem.with_detail(format!("at most {HEADERS_MAX} headers are read")))
-        }
-        Err(error) => {
-            let problem = Problem::new(400, "request.malformed", "Not an HTTP request");
-            Parsed::Bad(problem.with_detail(error.to_string()))
-        }
-    }
+    First::Gone
 }

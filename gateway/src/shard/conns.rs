@@ -61,15 +61,18 @@ pub(super) enum Written {
     Gone,
 }
 
-/// The rest of a frame that a socket did not take whole, or what goes out with the first frame.
+/// What a socket is still to be given before anything else.
 #[derive(Debug)]
-struct Pending {
-    bytes: Bytes,
-    offset: usize,
-    /// Nothing of it was written: it waits for the connection's first frame.
-    is_preface: bool,
-    /// Keeps the frame counted among those that are alive.
-    _frame: Option<Frame>,
+enum Pending {
+    /// What the connection begins with; it waits for its first frame, so that both are one write.
+    Preface(Vec<u8>),
+    /// The rest of a frame that the socket did not take whole.
+    Rest {
+        bytes: Bytes,
+        offset: usize,
+        /// Keeps the frame counted among those that are alive.
+        _frame: Option<Frame>,
+    },
 }
 
 #[derive(Debug)]
@@ -128,24 +131,22 @@ impl Conns {
         };
         match &mut conn.sink {
             Sink::Socket(socket) => {
-                let joined: Bytes;
                 // The core writes to no connection that has a frame in flight, so it is a preface.
-                let bytes = match conn.pending.take() {
-                    None => frame.bytes(),
-                    Some(preface) => {
-                        joined = [&preface.bytes[..], frame.bytes()].concat().into();
-                        &joined
+                let joined = match conn.pending.take().map(|pending| *pending) {
+                    Some(Pending::Preface(mut bytes)) => {
+                        bytes.extend_from_slice(frame.bytes());
+                        Some(bytes)
                     }
+                    Some(Pending::Rest { .. }) | None => None,
                 };
-                let (written, offset) = try_write(socket, bytes);
+                let (written, offset) =
+                    try_write(socket, joined.as_deref().unwrap_or(frame.bytes()));
                 if written == Written::Blocked {
-                    let pending = Pending {
-                        bytes: bytes.clone(),
+                    conn.pending = Some(Box::new(Pending::Rest {
+                        bytes: joined.map_or_else(|| frame.bytes().clone(), Bytes::from),
                         offset,
-                        is_preface: false,
                         _frame: Some(frame.clone()),
-                    };
-                    conn.pending = Some(Box::new(pending));
+                    }));
                 }
                 written
             }
@@ -165,14 +166,9 @@ impl Conns {
     }
 
     /// Keeps what a connection begins with until its first frame, so that both are one write.
-    pub(super) fn put_before(&mut self, id: ConnId, bytes: Bytes) {
+    pub(super) fn put_before(&mut self, id: ConnId, bytes: Vec<u8>) {
         if let Some(conn) = self.get(id) {
-            conn.pending = Some(Box::new(Pending {
-                bytes,
-                offset: 0,
-                is_preface: true,
-                _frame: None,
-            }));
+            conn.pending = Some(Box::new(Pending::Preface(bytes)));
         }
     }
 
@@ -193,13 +189,11 @@ impl Conns {
             return Written::Whole;
         }
         if written == Written::Blocked {
-            let pending = Pending {
+            conn.pending = Some(Box::new(Pending::Rest {
                 bytes: bytes.clone(),
                 offset,
-                is_preface: false,
                 _frame: None,
-            };
-            conn.pending = Some(Box::new(pending));
+            }));
         }
         written
     }
@@ -209,11 +203,13 @@ impl Conns {
         let Some(conn) = self.get(id) else {
             return Written::Gone;
         };
-        let (Sink::Socket(socket), Some(pending)) = (&conn.sink, &mut conn.pending) else {
+        let (Sink::Socket(socket), Some(Pending::Rest { bytes, offset, .. })) =
+            (&conn.sink, conn.pending.as_deref_mut())
+        else {
             return Written::Whole;
         };
-        let (written, count) = try_write(socket, &pending.bytes[pending.offset..]);
-        pending.offset += count;
+        let (written, count) = try_write(socket, &bytes[*offset..]);
+        *offset += count;
         if written == Written::Whole {
             conn.pending = None;
         }
@@ -239,9 +235,13 @@ impl Conns {
         };
         match conn.sink {
             Sink::Socket(socket) => {
-                let is_in_flight = |pending: &Pending| !pending.is_preface;
-                if !conn.pending.as_deref().is_some_and(is_in_flight) {
-                    let mut bytes = conn.pending.map_or_else(Vec::new, |it| it.bytes.to_vec());
+                let unsent = match conn.pending.map(|pending| *pending) {
+                    None => Some(Vec::new()),
+                    Some(Pending::Preface(bytes)) => Some(bytes),
+                    // Nothing may be written into the middle of a frame.
+                    Some(Pending::Rest { .. }) => None,
+                };
+                if let Some(mut bytes) = unsent {
                     bytes.extend(last_words(conn.wire, &closing));
                     // Best effort: a socket that does not take it is closed all the same.
                     drop(socket.try_write(&bytes));

@@ -33,10 +33,13 @@ pub(super) async fn farewell(shell: &Shell, socket: &TcpStream, bytes: &[u8]) {
 
 /// Refuses a socket before it is served. As many as may wait at once are heard out, so that a client
 /// that sends its head first finds the answer; the others are closed at once.
-pub(super) fn refuse(shell: &Rc<Shell>, socket: TcpStream, error: LimitError) {
+pub(super) fn refuse(shell: &Rc<Shell>, socket: std::net::TcpStream, error: LimitError) {
     let refusal = Refusal::from(error);
     shell.count_refusal(&refusal);
     let Some(place) = shell.services.admission.admit_refused() else {
+        return;
+    };
+    let Ok(socket) = TcpStream::from_std(socket) else {
         return;
     };
     let shell = Rc::clone(shell);

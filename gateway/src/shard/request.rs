@@ -1,5 +1,7 @@
 //! What a stream's request says, whoever parsed its head.
 
+use std::borrow::Cow;
+
 use crate::admission::ClientKey;
 use crate::http::{answer, query};
 
@@ -82,10 +84,10 @@ impl StreamRequest {
     }
 
     /// The key in the header, or else in the query.
-    pub(crate) fn token(&self) -> Option<String> {
+    pub(crate) fn token(&self) -> Option<Cow<'_, str>> {
         match &self.authorization {
-            Some(value) => answer::bearer(value).map(str::to_owned),
-            None => query::first(&self.query, "access_token"),
+            Some(value) => answer::bearer(value).map(Cow::Borrowed),
+            None => query::first(&self.query, "access_token").map(Cow::Owned),
         }
     }
 }

@@ -7,10 +7,8 @@ use freshet_fanout::ConnId;
 use freshet_fanout::encode::encode_frame;
 use freshet_fanout::frame::Wire;
 use freshet_proto::close::{CloseReason, ErrorCode};
-use freshet_proto::frame::{
-    ClientFrame, ErrorFrame, Hello, SUBPROTOCOL, ServerFrame, StreamLimits, Subscribe,
-};
-use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
+use freshet_proto::frame::{ClientFrame, ErrorFrame, SUBPROTOCOL, ServerFrame, Subscribe};
+use freshet_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use freshet_proto::problem::Problem;
 use freshet_proto::ws::{self, Decoder, Message, Peer};
 use tokio::net::TcpStream;
@@ -24,7 +22,11 @@ use super::{Entrance, Shell};
 use crate::admission::Permit;
 use crate::auth::Caller;
 use crate::http::answer::{self, Refusal};
-use crate::http::query::{self, ChannelQuery};
+use crate::http::query::ChannelQuery;
+
+/// Room for what a stream begins with: the answer's head, `hello`, and the first frame. Source: a
+/// stream that resumes begins with some 600 bytes; with more it grows.
+const FIRST_BYTES: usize = 1024;
 
 /// A socket and its place among the node's sockets, if it is counted here.
 pub(crate) struct Arrival {
@@ -46,7 +48,7 @@ impl Shell {
             StreamKind::WebSocket { .. } => match self.accept_websocket(&request) {
                 Ok(head) => {
                     Rc::clone(&self)
-                        .begin_websocket(arrival, head.into(), request)
+                        .begin_websocket(arrival, head.into_bytes(), request)
                         .await
                 }
                 Err(refusal) => Err((refusal, arrival)),
@@ -61,7 +63,8 @@ impl Shell {
         };
         if let Err((refusal, arrival)) = served {
             self.count_refusal(&refusal);
-            farewell(&self, &arrival.socket, &answer::raw_refusal(&refusal)).await;
+            let answer = answer::raw_refusal(&refusal);
+            Box::pin(farewell(&self, &arrival.socket, &answer)).await;
         }
     }
 
@@ -93,15 +96,18 @@ impl Shell {
             ));
         }
         let accept = ws::accept_key(key);
-        let protocol = if is_offered {
-            format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n")
-        } else {
-            String::new()
-        };
-        Ok(format!(
+        let mut head = String::with_capacity(FIRST_BYTES);
+        head.push_str(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
-        ))
+             Sec-WebSocket-Accept: ",
+        );
+        head.push_str(&accept);
+        if is_offered {
+            head.push_str("\r\nSec-WebSocket-Protocol: ");
+            head.push_str(SUBPROTOCOL);
+        }
+        head.push_str("\r\n\r\n");
+        Ok(head)
     }
 
     /// Checks the caller of a stream and takes a place for it.
@@ -165,31 +171,17 @@ impl Shell {
             sink,
             permits,
         });
-        let mut first = answer::SSE_HEAD.as_bytes().to_vec();
-        first.extend_from_slice(&self.sse_preamble(id));
-        self.begin_with(id, first.into(), subscribe);
+        let mut first = Vec::with_capacity(FIRST_BYTES);
+        first.extend_from_slice(answer::SSE_HEAD.as_bytes());
+        self.write_sse_preamble(&mut first, id);
+        self.begin_with(id, first, subscribe);
         tokio::task::spawn_local(read_sse(self, id, socket));
     }
 
-    /// What an SSE stream begins with: the time to wait before coming back, and `hello`.
-    pub(crate) fn sse_preamble(&self, id: ConnId) -> Vec<u8> {
-        let mut bytes = freshet_proto::sse::PREAMBLE.to_vec();
-        bytes.extend(encode_frame(Wire::Sse, &self.hello(id)));
-        bytes
-    }
-
-    fn hello(&self, id: ConnId) -> ServerFrame {
-        let config = &self.services.config;
-        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        ServerFrame::Hello(Hello {
-            session: format!("{}-{}-{id}", self.services.node, self.number),
-            heartbeat_seconds: u32::try_from(config.heartbeat.as_secs()).unwrap_or(u32::MAX),
-            limits: StreamLimits {
-                subscriptions: small(config.subscriptions_per_connection_max),
-                frame_bytes: small(CLIENT_FRAME_BYTES_MAX),
-                patterns: small(FILTER_PATTERNS_MAX),
-            },
-        })
+    /// Appends what an SSE stream begins with: the time to wait before coming back, and `hello`.
+    pub(crate) fn write_sse_preamble(&self, out: &mut Vec<u8>, id: ConnId) {
+        out.extend_from_slice(freshet_proto::sse::PREAMBLE);
+        self.greeting.write(out, Wire::Sse, id);
     }
 
     /// Begins a WebSocket whose handshake is in order. With a key in the request a refusal is an
@@ -197,29 +189,28 @@ impl Shell {
     pub(crate) async fn begin_websocket(
         self: Rc<Self>,
         arrival: Arrival,
-        head: Bytes,
+        head: Vec<u8>,
         request: StreamRequest,
     ) -> Result<(), (Refusal, Arrival)> {
-        let mut early = Early::default();
-        let subscribe = match self.named_subscription(&request) {
+        let mut early = None;
+        let subscribe = match ChannelQuery::parse_subscription(&request.query) {
             Ok(subscribe) => subscribe,
             Err(refusal) => return Err((refusal, arrival)),
         };
         let token = request.token();
-        let (caller, permit, head) = if token.is_some() {
+        let (caller, permit, mut first) = if token.is_some() {
             match self.admit(&request, token.as_deref()).await {
                 Ok((caller, permit)) => (caller, permit, head),
                 Err(refusal) => return Err((refusal, arrival)),
             }
         } else {
-            match self
-                .auth_by_frame(&arrival.socket, &head, &request, &mut early)
-                .await
-            {
-                Ok((caller, permit)) => (caller, permit, Bytes::new()),
+            let early = early.get_or_insert_default();
+            let by_frame = self.auth_by_frame(&arrival.socket, &head, &request, early);
+            match Box::pin(by_frame).await {
+                Ok((caller, permit)) => (caller, permit, Vec::new()),
                 Err(last) => {
                     drop(arrival.socket.try_write(&last));
-                    linger(&self, &arrival.socket).await;
+                    Box::pin(linger(&self, &arrival.socket)).await;
                     return Ok(());
                 }
             }
@@ -234,26 +225,29 @@ impl Shell {
             sink,
             permits: [Some(permit), place],
         });
-        let mut first = head.to_vec();
-        first.extend(encode_frame(Wire::WebSocket, &self.hello(id)));
+        self.greeting.write(&mut first, wire, id);
         let is_begun = match subscribe {
             Some(subscribe) => {
-                self.begin_with(id, first.into(), subscribe);
+                self.begin_with(id, first, subscribe);
                 true
             }
-            None => self.write_first(id, &socket, first.into()).await,
+            None => Box::pin(self.write_first(id, &socket, first.into())).await,
         };
         if is_begun {
-            self.with_core(|core, now| {
-                early
-                    .frames
-                    .iter()
-                    .for_each(|frame| core.handle_frame(now, id, frame));
-            });
-            let held = (!early.decoder.is_idle()).then(|| Box::new(early.decoder));
+            let held = early.and_then(|early| self.take_early(id, early));
             tokio::task::spawn_local(read_websocket(self, id, socket, held));
         }
         Ok(())
+    }
+
+    /// Takes the frames that came before the core knew the connection; answers the reader, if it
+    /// holds a part of another.
+    fn take_early(&self, id: ConnId, early: Early) -> Option<Box<Decoder>> {
+        self.with_core(|core, now| {
+            let frames = early.frames.iter();
+            frames.for_each(|frame| core.handle_frame(now, id, frame));
+        });
+        (!early.decoder.is_idle()).then(|| Box::new(early.decoder))
     }
 
     /// Takes over a WebSocket whose handshake hyper has answered. What is refused now is refused in
@@ -265,7 +259,7 @@ impl Shell {
         request: StreamRequest,
     ) {
         let (socket, last) = if early.is_empty() {
-            let begun = Rc::clone(&self).begin_websocket(arrival, Bytes::new(), request);
+            let begun = Rc::clone(&self).begin_websocket(arrival, Vec::new(), request);
             let Err((refusal, Arrival { socket, .. })) = begun.await else {
                 return;
             };
@@ -284,21 +278,8 @@ impl Shell {
         }
     }
 
-    /// The subscription that a WebSocket's request makes, if it names a channel: it spares the
-    /// client a round trip, and both sides a write.
-    fn named_subscription(&self, request: &StreamRequest) -> Result<Option<Subscribe>, Refusal> {
-        let Some(channel_query) = ChannelQuery::parse_subscription(&request.query)? else {
-            return Ok(None);
-        };
-        let cursor = query::first(&request.query, "cursor").map(|text| text.parse());
-        let cursor = cursor
-            .transpose()
-            .map_err(|_| Refusal::bad_request("cursor is not one; leave it out to start anew"))?;
-        Ok(Some(channel_query.subscribe(cursor)))
-    }
-
     /// Begins a stream whose subscription is known: its first bytes go out with the first frame.
-    fn begin_with(&self, id: ConnId, first: Bytes, subscribe: Subscribe) {
+    fn begin_with(&self, id: ConnId, first: Vec<u8>, subscribe: Subscribe) {
         self.state.borrow_mut().conns.put_before(id, first);
         self.with_core(|core, now| {
             core.handle_frame(now, id, &ClientFrame::Subscribe(subscribe));

@@ -136,6 +136,7 @@ impl Services {
 ///
 /// [`ServeError`], before anything is served.
 pub fn run(config: Config, level: LevelHandle) -> Result<ExitCode, ServeError> {
+    use_small_pages();
     if config.role != Role::Control {
         raise_descriptor_limit(&config);
     }
@@ -343,6 +344,14 @@ fn origin(config: &Config, control: Option<&ControlPlane>) -> Result<Origin, Ser
     };
     let remote = Remote::new(base.clone(), key.reveal(), config.control_timeout)?;
     Ok(Origin::remote(runtime, remote))
+}
+
+/// Takes memory in pages of 4 KiB and not of 2 MiB. Large ones make no delivery faster here, and a
+/// node of small connections holds up to a half more with them. Source: decision 0009.
+fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages are used as the system has it");
+    }
 }
 
 /// Raises the soft limit of open files to the hard one: a connection is a file.

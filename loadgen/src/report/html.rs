@@ -9,6 +9,8 @@ mod svg;
 mod tables;
 mod text;
 
+use std::collections::BTreeMap;
+
 use super::compare::{Difference, differences};
 use super::{Count, Figure, Report, Verdict};
 use charts::Charts;
@@ -172,8 +174,23 @@ fn judged(report: &Report) -> String {
         ));
     }
     let violations = table("Violations", &["", "count", ""], &rows);
-    let rows: String = report
-        .not_held
+    let not_held = reasons("Connections that were not held", &report.not_held);
+    let returns = reasons("Why clients connected again", &report.returns);
+    let notes: String = report
+        .notes
+        .iter()
+        .map(|note| format!("<tr><td class=\"text\">{}</td></tr>", escape(note)))
+        .collect();
+    let notes = table("Notes", &[""], &notes);
+    format!(
+        "<h2>Outcome</h2>\n<div class=\"tables\">\n{notes}{objectives}{violations}{not_held}{returns}\
+         </div>\n"
+    )
+}
+
+/// Reasons, and how many clients had each.
+fn reasons(title: &str, reasons: &BTreeMap<String, u64>) -> String {
+    let rows: String = reasons
         .iter()
         .map(|(why, clients)| {
             format!(
@@ -183,8 +200,7 @@ fn judged(report: &Report) -> String {
             )
         })
         .collect();
-    let not_held = table("Connections that were not held", &["", "clients"], &rows);
-    format!("<h2>Outcome</h2>\n<div class=\"tables\">\n{objectives}{violations}{not_held}</div>\n")
+    table(title, &["", "clients"], &rows)
 }
 
 fn groups(report: &Report, old: Option<&Report>) -> String {

@@ -14,6 +14,8 @@ fn full(slower: u64) -> Report {
     let mut report = Report::new(Asked::new(HOSTILE, 7).option(HOSTILE, HOSTILE));
     report.machine.cpu = Some(HOSTILE.to_owned());
     report.not_held.insert(HOSTILE.to_owned(), 1);
+    report.returns.insert(HOSTILE.to_owned(), 2);
+    report.notes.push(HOSTILE.to_owned());
     let mut times = histogram();
     let mut recorder = Recorder::new(sample(0));
     for second in 0..20 {
@@ -132,6 +134,13 @@ fn a_page_needs_nothing_else_and_takes_texts_as_text() {
             assert!(!page.contains(outside), "{outside}");
         }
         assert_eq!(page.matches("</script>").count(), 1);
+        for title in [
+            "Notes",
+            "Connections that were not held",
+            "Why clients connected again",
+        ] {
+            assert!(page.contains(title), "{title}");
+        }
         for wrong in ["NaN", "inf", "null"] {
             assert!(!page.replace(SCRIPT, "").contains(wrong), "{wrong}");
         }

@@ -152,6 +152,7 @@ impl Resumed {
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) count: u64,
+    pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 

@@ -10,11 +10,14 @@ use tokio::sync::Mutex;
 
 use crate::admission::{Admission, ClientKey, LimitError};
 use crate::clock::Clock;
-use crate::origin::Origin;
+use crate::origin::{Origin, OriginError};
 
 /// How long an answer is used without asking again. A revoked key is also forgotten at once, when
 /// the event of it comes. Source: arbitrary, because it bounds what a lost event can cost.
 const FRESH: Duration = Duration::from_secs(30);
+/// How old an answer may be before the next who shows the key has it asked for again; nobody waits
+/// for that. Source: half of [`FRESH`], so that a key in use is never waited for.
+const REFRESH_AFTER: Duration = Duration::from_secs(15);
 /// How long a key is known not to exist. Source: ledger 2.18, negative answers 3-5 s.
 const FRESH_UNKNOWN: Duration = Duration::from_secs(3);
 /// Keys that are remembered. Source: arbitrary, because 100,000 answers take some 20 MB. When full,
@@ -45,14 +48,18 @@ pub struct Authenticator {
     origin: Origin,
     clock: Clock,
     admission: Arc<Admission>,
-    slots: DashMap<KeyDigest, Arc<Mutex<Option<Answer>>>>,
+    slots: DashMap<KeyDigest, Slot>,
 }
 
 #[derive(Clone, Debug)]
 struct Answer {
     principal: Option<Arc<Principal>>,
+    /// When it is asked for again; none if it was, or need not be.
+    refresh_at: Option<Time>,
     fresh_until: Time,
 }
+
+type Slot = Arc<Mutex<Option<Answer>>>;
 
 impl Authenticator {
     /// Nothing is remembered yet.
@@ -72,7 +79,7 @@ impl Authenticator {
     ///
     /// [`AuthError`]: the caller answers 401, 429 or 503.
     pub async fn authenticate(
-        &self,
+        self: &Arc<Self>,
         key: Option<&str>,
         client: ClientKey,
     ) -> Result<Caller, AuthError> {
@@ -105,35 +112,48 @@ impl Authenticator {
         answer.is_some_and(|answer| answer.as_ref().is_some_and(Answer::is_good))
     }
 
-    async fn look_up(&self, digest: KeyDigest) -> Result<Caller, AuthError> {
+    async fn look_up(self: &Arc<Self>, digest: KeyDigest) -> Result<Caller, AuthError> {
         let slot = self.slot(digest);
         // Whoever comes first asks; the others wait here and find the answer.
-        let mut slot = slot.lock().await;
-        if let Some(answer) = slot
-            .as_ref()
-            .filter(|answer| self.clock.now() < answer.fresh_until)
-        {
+        let mut held = slot.lock().await;
+        let now = self.clock.now();
+        if let Some(answer) = held.as_mut().filter(|answer| now < answer.fresh_until) {
+            if answer.refresh_at.take_if(|at| *at <= now).is_some() {
+                self.refresh(digest, Arc::clone(&slot));
+            }
             return answer.caller(digest);
         }
-        match self.origin.principal(digest).await {
-            Ok(principal) => {
-                let fresh = if principal.is_some() {
-                    FRESH
-                } else {
-                    FRESH_UNKNOWN
-                };
-                let answer = Answer {
-                    principal: principal.map(Arc::new),
-                    fresh_until: self.clock.now() + fresh,
-                };
-                slot.insert(answer).caller(digest)
-            }
+        match self.ask(digest).await {
+            Ok(answer) => held.insert(answer).caller(digest),
             Err(error) => {
                 tracing::warn!(%error, "a key could not be checked");
-                let last = slot.as_ref().filter(|answer| answer.is_good());
+                let last = held.as_ref().filter(|answer| answer.is_good());
                 last.map_or(Err(AuthError::Unavailable), |answer| answer.caller(digest))
             }
         }
+    }
+
+    async fn ask(&self, digest: KeyDigest) -> Result<Answer, OriginError> {
+        let principal = Box::pin(self.origin.principal(digest)).await?;
+        let now = self.clock.now();
+        let is_known = principal.is_some();
+        Ok(Answer {
+            principal: principal.map(Arc::new),
+            refresh_at: is_known.then_some(now + REFRESH_AFTER),
+            fresh_until: now + if is_known { FRESH } else { FRESH_UNKNOWN },
+        })
+    }
+
+    /// Asks for a key again while its answer still serves. One that does not come leaves it as it is.
+    fn refresh(self: &Arc<Self>, digest: KeyDigest, slot: Slot) {
+        let auth = Arc::clone(self);
+        // The task ends with the origin's time for an answer.
+        tokio::spawn(async move {
+            match auth.ask(digest).await {
+                Ok(answer) => *slot.lock().await = Some(answer),
+                Err(error) => tracing::debug!(%error, "a key could not be checked again yet"),
+            }
+        });
     }
 
     /// Forgets a key: it was revoked, or its scopes changed.
@@ -151,7 +171,7 @@ impl Authenticator {
         self.slots.is_empty()
     }
 
-    fn slot(&self, digest: KeyDigest) -> Arc<Mutex<Option<Answer>>> {
+    fn slot(&self, digest: KeyDigest) -> Slot {
         if let Some(slot) = self.slots.get(&digest) {
             return Arc::clone(&slot);
         }
@@ -187,3 +207,6 @@ impl Answer {
         Ok(Caller { principal, key })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,8 @@ pub struct ShardFigures {
     pub closed: [u64; CLOSE_REASONS.len()],
     /// Connections that were accepted.
     pub accepted: u64,
+    /// Accepts that failed.
+    pub accept_failures: u64,
     /// Connections whose first bytes were not a request.
     pub bad_heads: u64,
     /// Frames that were not frames.

@@ -75,7 +75,7 @@ const SSE: usize = Wire::Sse as usize;
 const POLL: usize = Wire::Body as usize;
 
 /// The catalogue of what the shards count.
-static SHARD_METRICS: [Metric; 23] = [
+static SHARD_METRICS: [Metric; 24] = [
     gauge(
         "ecs_connections",
         "Connections that are open.",
@@ -243,6 +243,12 @@ static SHARD_METRICS: [Metric; 23] = [
         "Connections accepted.",
         "",
         &[("", |s| s.accepted)],
+    ),
+    counter(
+        "ecs_accept_failures_total",
+        "Accepts that failed, mostly because descriptors are used up.",
+        "",
+        &[("", |s| s.accept_failures)],
     ),
 ];
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use freshet_fanout::time::Time;
 use freshet_proto::problem::Problem;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpStream;
@@ -30,67 +31,98 @@ const ROUND_PAUSE: Duration = Duration::from_millis(1);
 /// used up, and trying at once would spin.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two lines of the log about failed accepts. Source: arbitrary, because who has run out of
+/// descriptors fails twenty times a second; the metric has how often.
+const WARNING_PAUSE: Duration = Duration::from_secs(10);
+
 /// Accepts until the drain begins.
 pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
     let drain = shell.drain.clone();
+    let now = shell.services.clock.now();
+    let mut door = Door {
+        shell,
+        quiet_from: now,
+        warned_until: now,
+    };
     tokio::select! {
         () = drain.cancelled() => {}
-        () = accept_all(&shell, listener) => {}
+        () = door.accept_all(listener) => {}
     }
 }
 
-/// Accepts what comes. The first connection after quiet is taken at once; when more come within
-/// [`ROUND_PAUSE`] it is a storm, and then what has come meanwhile is taken after each such pause,
-/// and nobody is told of it before: the thread wakes once for all of them.
-async fn accept_all(shell: &Rc<Shell>, mut listener: TcpListener) {
-    let clock = shell.services.clock;
-    let mut quiet_from = clock.now();
-    // Neither way fails while the runtime runs.
-    while let Ok(calm) = tokio::net::TcpListener::from_std(listener) {
-        let mut is_storm = false;
-        while !is_storm {
-            match calm.accept().await {
-                Ok((socket, address)) => {
-                    is_storm = clock.now() < quiet_from;
-                    if let Ok(socket) = socket.into_std() {
-                        shell.receive(socket, address);
-                    }
-                    accept_round(shell, &calm).await;
-                    quiet_from = clock.now() + ROUND_PAUSE;
+/// What accepts.
+struct Door {
+    shell: Rc<Shell>,
+    /// A connection that comes before is one of a storm.
+    quiet_from: Time,
+    warned_until: Time,
+}
+
+impl Door {
+    /// Accepts what comes. The first connection after quiet is taken at once; when more come within
+    /// [`ROUND_PAUSE`] it is a storm, and then what has come meanwhile is taken after each such
+    /// pause, and nobody is told of it before: the thread wakes once for all of them.
+    async fn accept_all(&mut self, mut listener: TcpListener) {
+        // Neither way fails while the runtime runs.
+        while let Ok(calm) = tokio::net::TcpListener::from_std(listener) {
+            while !self.accept_in_calm(&calm).await {}
+            let Ok(unwatched) = calm.into_std() else {
+                return;
+            };
+            listener = unwatched;
+            loop {
+                tokio::time::sleep(ROUND_PAUSE).await;
+                if !self.accept_round(&listener).await {
+                    break;
                 }
-                Err(error) => pause(&error).await,
             }
         }
-        let Ok(unwatched) = calm.into_std() else {
-            return;
+    }
+
+    /// Waits for a connection, and takes it and all behind it; answers whether it is a storm.
+    async fn accept_in_calm(&mut self, listener: &tokio::net::TcpListener) -> bool {
+        let clock = self.shell.services.clock;
+        let (socket, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                self.pause_after(&error).await;
+                return false;
+            }
         };
-        listener = unwatched;
-        while is_storm {
-            tokio::time::sleep(ROUND_PAUSE).await;
-            is_storm = accept_round(shell, &listener).await;
+        let is_storm = clock.now() < self.quiet_from;
+        if let Ok(socket) = socket.into_std() {
+            self.shell.receive(socket, address);
+        }
+        self.accept_round(listener).await;
+        self.quiet_from = clock.now() + ROUND_PAUSE;
+        is_storm
+    }
+
+    /// Accepts all who are waiting; answers whether there was anybody.
+    async fn accept_round(&mut self, listener: &impl AsFd) -> bool {
+        let mut count = 0;
+        loop {
+            match accept_one(listener) {
+                Ok((socket, address)) => self.shell.receive(socket, address),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return count > 0,
+                Err(error) => self.pause_after(&error).await,
+            }
+            count += 1;
+            if count % ACCEPTS_BEFORE_YIELD == 0 {
+                tokio::task::yield_now().await;
+            }
         }
     }
-}
 
-/// Accepts all who are waiting; answers whether there was anybody.
-async fn accept_round(shell: &Rc<Shell>, listener: &impl AsFd) -> bool {
-    let mut count = 0;
-    loop {
-        match accept_one(listener) {
-            Ok((socket, address)) => shell.receive(socket, address),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return count > 0,
-            Err(error) => pause(&error).await,
+    async fn pause_after(&mut self, error: &io::Error) {
+        self.shell.count(|figures| figures.accept_failures += 1);
+        let now = self.shell.services.clock.now();
+        if now >= self.warned_until {
+            self.warned_until = now + WARNING_PAUSE;
+            tracing::warn!(%error, "a connection could not be accepted");
         }
-        count += 1;
-        if count % ACCEPTS_BEFORE_YIELD == 0 {
-            tokio::task::yield_now().await;
-        }
+        tokio::time::sleep(FAILURE_PAUSE).await;
     }
-}
-
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted");
-    tokio::time::sleep(FAILURE_PAUSE).await;
 }
 
 fn accept_one(listener: &impl AsFd) -> io::Result<(std::net::TcpStream, SocketAddr)> {

@@ -1,5 +1,7 @@
 //! The few requests that are not load: reading the channel and publishing to it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use freshet_proto::hash::ContentHash;
 use freshet_proto::ids::Revision;
@@ -15,6 +17,10 @@ use serde::Deserialize;
 
 use crate::target::Target;
 
+/// How often a read is tried. Source: arbitrary, because a limit on reads gives way within seconds of
+/// the load's end.
+const READS_MAX: u32 = 20;
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -27,6 +33,8 @@ pub(crate) enum ApiError {
         path: &'static str,
         status: StatusCode,
         detail: String,
+        /// When to come back, if it was said.
+        retry_after: Option<Duration>,
     },
     #[error("{path} answered with a body that is not of the API: {source}")]
     Body {
@@ -82,7 +90,8 @@ impl Api {
         self.target.channel.to_string()
     }
 
-    /// Reads the channel at its head, in the run's filter.
+    /// Reads the channel at its head, in the run's filter. The clients of the run may have used up
+    /// what the tenant may read, so it comes back as often as [`READS_MAX`] says when it is told to.
     ///
     /// # Errors
     ///
@@ -90,7 +99,17 @@ impl Api {
     pub(crate) async fn read(&self) -> Result<ConfigBody, ApiError> {
         let path = "/v1/config";
         let uri = format!("{path}?{}", self.target.query());
-        let body = self.request(Method::GET, path, &uri, Bytes::new()).await?;
+        let mut reads = 1;
+        let body = loop {
+            match self.request(Method::GET, path, &uri, Bytes::new()).await {
+                Err(ApiError::Refused {
+                    retry_after: Some(wait),
+                    ..
+                }) if reads < READS_MAX => tokio::time::sleep(wait).await,
+                read => break read?,
+            }
+            reads += 1;
+        };
         ConfigBody::decode(&body).map_err(|source| ApiError::Body { path, source })
     }
 
@@ -171,6 +190,10 @@ impl Api {
         let response = self.client.request(request).await;
         let response = response.map_err(|error| unreachable(causes(&error)))?;
         let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(seconds);
         let body = Limited::new(response.into_body(), SNAPSHOT_BYTES_MAX)
             .collect()
             .await;
@@ -184,8 +207,13 @@ impl Api {
             path,
             status,
             detail: explain(&body),
+            retry_after,
         })
     }
+}
+
+fn seconds(value: &header::HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 /// An error with what caused it: the outermost one of a client says little.

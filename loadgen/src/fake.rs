@@ -39,7 +39,7 @@ pub(crate) enum Fault {
     LosePublishes,
     /// Publishes are refused.
     RefusePublishes,
-    /// Every second read that waits is told to come back.
+    /// Every second read is told to come back.
     Throttle,
     /// Streams are refused.
     RefuseStreams,
@@ -58,7 +58,7 @@ struct Channel {
 struct Shared {
     channel: Mutex<Channel>,
     changed: Condvar,
-    waiting_reads: AtomicU32,
+    reads: AtomicU32,
     fault: Fault,
 }
 
@@ -85,7 +85,7 @@ impl Fake {
         let shared = Arc::new(Shared {
             channel: Mutex::new(channel),
             changed: Condvar::new(),
-            waiting_reads: AtomicU32::new(0),
+            reads: AtomicU32::new(0),
             fault,
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -270,9 +270,9 @@ impl Shared {
             .get("if-none-match")
             .map(|etag| etag.trim_matches('"').parse().unwrap());
         let waits = request.line.contains("&wait=30s");
-        if waits && self.fault == Fault::Throttle {
+        if self.fault == Fault::Throttle {
             // Only a count: nothing else is ordered by it.
-            let number = self.waiting_reads.fetch_add(1, Ordering::Relaxed);
+            let number = self.reads.fetch_add(1, Ordering::Relaxed);
             if number.is_multiple_of(2) {
                 return respond(socket, "429 Too Many Requests", "Retry-After: 0\r\n", b"");
             }

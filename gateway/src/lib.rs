@@ -16,3 +16,5 @@ pub mod origin;
 pub mod serve;
 pub mod shard;
 pub mod source;
+#[cfg(test)]
+mod testing;

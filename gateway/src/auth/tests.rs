@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use freshet_control::{ControlOptions, ControlPlane};
+use freshet_control::ControlPlane;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::config::{self, Command};
+use crate::testing;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -21,19 +21,9 @@ struct World {
 
 impl World {
     async fn open() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let options = ControlOptions {
-            data_dir: data.path().to_owned(),
-            clock: crate::clock::wall,
-        };
-        let control = ControlPlane::open(options).await.unwrap();
-        control.seed_demo().await.unwrap();
-        let args = ["freshet", "serve"].map(Into::into);
-        let Ok(Command::Serve(config)) = config::from_args(args, |_| None) else {
-            panic!("it was asked to serve");
-        };
+        let (control, data) = testing::demo().await;
         let clock = Clock::start();
-        let admission = Arc::new(Admission::new(&config, clock));
+        let admission = Arc::new(Admission::new(&testing::config(), clock));
         let origin = Origin::embedded(Handle::current(), control.clone());
         Self {
             auth: Arc::new(Authenticator::new(origin, clock, admission)),

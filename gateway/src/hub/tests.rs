@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use freshet_control::{ControlOptions, ControlPlane};
 use freshet_proto::principal::KeyDigest;
 use freshet_proto::snapshot::Head;
 use tempfile::TempDir;
@@ -9,21 +8,13 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::admission::Admission;
 use crate::clock::Clock;
-use crate::config::{self, Command, Config};
+use crate::testing;
 
 /// A hub with the demo's control plane and two shards that the test plays.
 struct World {
     hub: Hub,
     boxes: Vec<mpsc::Receiver<Mail>>,
     _data: TempDir,
-}
-
-fn config() -> Config {
-    let args = ["freshet", "serve"].map(Into::into);
-    match config::from_args(args, |_| None).unwrap() {
-        Command::Serve(config) => *config,
-        Command::ConfigPrint(_) => panic!("it was asked to serve"),
-    }
 }
 
 fn channel(app: &str) -> ChannelId {
@@ -37,16 +28,10 @@ fn channel(app: &str) -> ChannelId {
 
 impl World {
     async fn open(box_len: usize) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let options = ControlOptions {
-            data_dir: data.path().to_owned(),
-            clock: crate::clock::wall,
-        };
-        let control = ControlPlane::open(options).await.unwrap();
-        control.seed_demo().await.unwrap();
+        let (control, data) = testing::demo().await;
         let origin = Origin::embedded(Handle::current(), control);
         let clock = Clock::start();
-        let admission = Arc::new(Admission::new(&config(), clock));
+        let admission = Arc::new(Admission::new(&testing::config(), clock));
         let auth = Arc::new(Authenticator::new(origin.clone(), clock, admission));
         let (shards, boxes) = (0..2).map(|_| mpsc::channel(box_len)).unzip();
         let mut hub = Hub::new(origin, auth, shards, Arc::default());

@@ -146,29 +146,23 @@ fn publish(
     })
 }
 
-/// How long the oldest publish that a delivery brought had waited, p99 in milliseconds.
+/// How long the oldest publish that a delivery brought had waited.
 fn wait(line: &Line, wanted: u64) -> Result<Wait, RowError> {
     let count = line.latency.count;
-    let median = line.latency.p50;
-    let merged = (wanted - count.min(wanted)) as f64 / wanted as f64 * 100.0;
-    if count == wanted {
-        let p99 = line.latency.p99;
-        return Ok(Wait {
-            median,
-            p99,
-            merged,
-        });
-    }
-    // Two publishes came in one frame, at times, so that the first one's wait is not in the
-    // latency: it is in the age of what the client held, less the time between two publishes. That
-    // is kept to three digits only, so it is not taken without need.
-    let least = wanted - wanted * MERGED_PERCENT_MAX / 100;
-    equal("frames that are missing", least.saturating_sub(count), 0)?;
-    let gap_millis = 1_000.0 / f64::from(SELDOM);
-    let p99 = (line.staleness.p99 - gap_millis).max(line.latency.p99);
+    let p99 = if count == wanted {
+        line.latency.p99
+    } else {
+        // Two publishes came in one frame, at times, so that the first one's wait is not in the
+        // latency: it is in the age of what the client held, less the time between two publishes.
+        // That is kept to three digits only, so it is not taken without need.
+        let least = wanted - wanted * MERGED_PERCENT_MAX / 100;
+        equal("frames that are missing", least.saturating_sub(count), 0)?;
+        let gap_millis = 1_000.0 / f64::from(SELDOM);
+        (line.staleness.p99 - gap_millis).max(line.latency.p99)
+    };
     Ok(Wait {
-        median,
+        median: line.latency.p50,
         p99,
-        merged,
+        merged: (wanted - count.min(wanted)) as f64 / wanted as f64 * 100.0,
     })
 }

@@ -105,7 +105,8 @@ struct Process {
 }
 
 impl Process {
-    /// Starts `command` on one core; its standard error goes to a file in `folder`.
+    /// Starts `command` on one core, with the usual priority whatever this program's is; its
+    /// standard error goes to a file in `folder`.
     fn start(
         what: &'static str,
         core: &str,
@@ -115,7 +116,7 @@ impl Process {
         let log = folder.join(format!("{what}.log"));
         let errors = File::create(&log).map_err(io_error("a log file"))?;
         let child = Command::new("taskset")
-            .args(["-c", core])
+            .args(["-c", core, "chrt", "--other", "0"])
             .args(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -125,7 +126,7 @@ impl Process {
         Ok(Self { what, child, log })
     }
 
-    /// `taskset` becomes the program, so the number is the program's.
+    /// `taskset` and `chrt` become the program, so the number is the program's.
     fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,6 +1,5 @@
 //! The processes of a run: the server, the raw loop, and the clients that drain.
 
-mod busy;
 mod drain;
 mod raw;
 mod server;
@@ -18,8 +17,7 @@ use crate::clock::Deadline;
 use crate::http::HttpError;
 use crate::process::ProcError;
 
-pub(crate) use crate::children::busy::Busy;
-pub(crate) use crate::children::drain::{Clients, Drain, Line};
+pub(crate) use crate::children::drain::{Clients, Drain, Line, Priority};
 pub(crate) use crate::children::raw::{AcceptReport, Raw, RawOptions, RawReport};
 pub(crate) use crate::children::server::Server;
 

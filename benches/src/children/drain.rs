@@ -23,6 +23,19 @@ const HANDSHAKES: u32 = 100;
 /// Answers that wait to be taken. Source: arbitrary, because a command waits for the one before it.
 const ANSWERS_MAX: usize = 16;
 
+/// Which of the programs on the clients' core runs when several want to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Priority {
+    /// These, if the system allows it: what they measure is the server's doing, not that of other
+    /// clients.
+    First,
+    /// Each gets its share.
+    Usual,
+    /// All others. So the system also takes this core for what else the machine has to do, and not
+    /// the server's, which is as busy.
+    Last,
+}
+
 /// Which clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
@@ -37,9 +50,7 @@ pub(crate) struct Clients {
     pub(crate) keys: Option<&'static str>,
     pub(crate) subscriptions: u32,
     pub(crate) has_small_buffers: bool,
-    /// It runs before everything else on its core, if the system allows it: what it measures is
-    /// the server's doing, not the other clients'.
-    pub(crate) is_first: bool,
+    pub(crate) priority: Priority,
     pub(crate) ramp_rate: u32,
     pub(crate) handshakes: u32,
 }
@@ -55,18 +66,20 @@ impl Clients {
             keys: None,
             subscriptions: 1,
             has_small_buffers: false,
-            is_first: false,
+            priority: Priority::Usual,
             ramp_rate: RAMP_RATE,
             handshakes: HANDSHAKES,
         }
     }
 
     fn command(&self, programs: &Programs, address: SocketAddr) -> Vec<String> {
-        let mut command = Vec::new();
-        if self.is_first && may_be_first() {
-            // Source of 10: arbitrary, because any such priority is above all usual ones.
-            command.extend(["chrt", "-f", "10"].map(str::to_owned));
-        }
+        // Source of 10: arbitrary, because any such priority is above all usual ones.
+        let priority: &[&str] = match self.priority {
+            Priority::First if may_be_first() => &["chrt", "--fifo", "10"],
+            Priority::First | Priority::Usual => &[],
+            Priority::Last => &["chrt", "--idle", "0"],
+        };
+        let mut command: Vec<String> = priority.iter().map(ToString::to_string).collect();
         command.extend([
             programs.loadgen.display().to_string(),
             "drain".to_owned(),
@@ -93,7 +106,7 @@ impl Clients {
 }
 
 /// Whether a process may have a real-time priority here.
-pub(crate) fn may_be_first() -> bool {
+fn may_be_first() -> bool {
     let tried = Command::new("chrt")
         .args(["-f", "10", "true"])
         .stderr(Stdio::null())

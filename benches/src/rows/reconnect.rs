@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::children::{AcceptReport, Clients, Drain, Raw, RawOptions, Transport};
+use crate::children::{AcceptReport, Clients, Drain, Priority, Raw, RawOptions, Transport};
 use crate::row::{Bench, Row, RowError, Sample, Target, equal};
 use crate::rows::pass::NO_HEARTBEAT;
 use crate::site::Site;
@@ -116,7 +116,7 @@ impl Storm {
         let clients = site.clients(("drain", transport), connections, 0..1)?;
         let clients = site.follow(&stormy(clients))?;
         let others = Clients {
-            is_first: true,
+            priority: Priority::First,
             ramp_rate: OTHERS_RATE,
             ..site.clients(("others", transport), OTHERS, 1..2)?
         };

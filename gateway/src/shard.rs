@@ -121,22 +121,12 @@ struct State {
     figures: ShardFigures,
 }
 
-/// How far a shard gives way to the other threads of the process. A pass is long work, and what the
-/// others do with a change is short and comes before any pass of it: on a core that a storm fills it
-/// must not wait for its turn. Source: with 10 a waking thread has nine times a shard's weight
-/// (sched(7)), and decision 0009 has the figures.
-const NICENESS: i32 = 10;
-
 /// Runs a shard until it was drained. Blocks its thread.
 ///
 /// # Errors
 ///
 /// If the runtime or the listener cannot be made.
 pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
-    // Of this thread alone, as Linux has it.
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "a shard runs with the priority of the others");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;

@@ -11,8 +11,8 @@ use crate::time::Time;
 use crate::view::{Studio, Update};
 
 /// Writes of one slice, after which timers, accepts, reads and news get their turn. Source: decision
-/// 0008; 32 writes are a quarter of a millisecond, which is what another tenant's news wait.
-const WRITES_MAX: usize = 32;
+/// 0008; 16 writes are an eighth of a millisecond, which is what another tenant's news wait.
+const WRITES_MAX: usize = 16;
 
 /// One slice of work: which connection gets which frame. Each connection stands in it at most once.
 ///

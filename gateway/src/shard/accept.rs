@@ -22,7 +22,7 @@ use crate::admission::{ClientKey, Entry, Permit};
 use crate::http::{self, answer, rewind::Rewind};
 
 /// Sockets that are accepted before others get their turn. Source: arbitrary, because with their
-/// handshakes they take a third of a millisecond, as long as the writes between two looks.
+/// handshakes they take a third of a millisecond, little more than the writes of two slices.
 const ACCEPTS_BEFORE_YIELD: usize = 32;
 /// The least time from one round of accepts to the next. Source: arbitrary, because it is what
 /// timers can tell, and a handshake takes longer over any network; decision 0012 has what it saves.

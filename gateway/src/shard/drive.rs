@@ -16,7 +16,7 @@ use crate::hub::Request;
 /// events keeps sockets waiting.
 const MAIL_BATCH: usize = 256;
 /// Writes after which the runtime looks for accepts and reads. Source: it is one slice, an eighth of a
-/// millisecond; decision 0009 has what a look costs and what it saves.
+/// millisecond; decision 0013 has what a look costs and what it saves.
 const WRITES_BEFORE_YIELD: usize = 16;
 /// How often the figures are copied out. Source: arbitrary, because a scrape comes every few
 /// seconds.

@@ -150,6 +150,7 @@ fn publish(
         let chains = vec![site.channels[channel].clone()];
         let thread = publisher::spawn(site.another_push()?, chains, load, seconds);
         threads.push((channel, thread));
+        // The next channel's times are later than this one's.
         std::thread::sleep(OFFSET);
     }
     let mut published = [0; 3];

@@ -10,10 +10,6 @@ use crate::schedule::{Lane, Turn, TurnEnd, Work};
 use crate::time::Time;
 use crate::view::{Studio, Update};
 
-/// Writes of one slice, after which timers, accepts, reads and news get their turn. Source: decision
-/// 0008; 16 writes are an eighth of a millisecond, which is what another tenant's news wait.
-const WRITES_MAX: usize = 16;
-
 /// One slice of work: which connection gets which frame. Each connection stands in it at most once.
 ///
 /// The core takes every write as done. For one that is not, the shell says `handle_blocked`, keeps
@@ -26,6 +22,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Writes of one slice, after which timers, accepts, reads and news get their turn. Source:
+    /// decision 0008; 16 writes are an eighth of a millisecond, which is what another tenant's news
+    /// wait, and decision 0013 has what the turn costs.
+    pub const WRITES_MAX: usize = 16;
+
     /// The writes, in order.
     pub fn writes(&self) -> impl Iterator<Item = (ConnId, &Frame)> {
         self.writes
@@ -55,7 +56,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.writes.len() >= WRITES_MAX
+        self.writes.len() >= Self::WRITES_MAX
     }
 
     fn push(&mut self, conn: ConnId, frame: &Frame) {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use freshet_fanout::ConnId;
+use freshet_fanout::shard::Batch;
 use freshet_fanout::time::Time;
 use freshet_proto::close::{CLOSE_REASONS, ErrorCode};
 use tokio::sync::mpsc;
@@ -15,9 +16,6 @@ use crate::hub::Request;
 /// Mail taken before something is sent. Source: arbitrary, because it bounds how long a burst of
 /// events keeps sockets waiting.
 const MAIL_BATCH: usize = 256;
-/// Writes after which the runtime looks for accepts and reads. Source: it is one slice, an eighth of a
-/// millisecond; decision 0013 has what a look costs and what it saves.
-const WRITES_BEFORE_YIELD: usize = 16;
 /// How often the figures are copied out. Source: arbitrary, because a scrape comes every few
 /// seconds.
 const FIGURES_EVERY: Duration = Duration::from_millis(250);
@@ -51,7 +49,7 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
                 break;
             }
             writes += slice;
-            if writes >= WRITES_BEFORE_YIELD {
+            if writes >= Batch::WRITES_MAX {
                 writes = 0;
                 // Accepts and reads get their turn, and threads that share this one's core: they
                 // have the next change.

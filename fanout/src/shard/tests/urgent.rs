@@ -129,14 +129,14 @@ fn an_urgent_pass_gives_way_to_nothing_so_that_it_comes_to_its_end() {
 fn a_kill_switch_that_must_be_loaded_goes_first_when_it_is_there() {
     let mut world = World::small();
     followers(&mut world, 3, 1_000);
-    let clients = followers(&mut world, 0, 10);
+    let clients = followers(&mut world, 0, Batch::WRITES_MAX);
     let mut event = world.truth[0].publish_step(&[("a", Some(ONE))], PublishKind::KillSwitch, 1);
     event.delta = None;
     world.announce(event);
     bring(&mut world, 3, PublishKind::Publish);
     world.pump_slices(0, 4);
     world.answer(0, 0, Answer::Newest);
-    assert_eq!(next_slice(&mut world, &clients), 10);
+    assert_eq!(next_slice(&mut world, &clients), Batch::WRITES_MAX);
 }
 
 #[test]

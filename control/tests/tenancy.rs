@@ -70,9 +70,11 @@ async fn a_revoked_key_opens_nothing_from_then_on_and_the_gateways_are_told() {
     let seen = sink.until(control.plane.outbox_depth(), stop.clone());
     control.plane.relay(seen, stop).await.unwrap();
     let events = sink.take();
-    let told = events
-        .iter()
-        .filter(|event| event.body == EventBody::AccessChanged { key: digest });
+    let revoked = EventBody::AccessChanged {
+        grant: digest.into(),
+        now: None,
+    };
+    let told = events.iter().filter(|event| event.body == revoked);
     assert_eq!(told.count(), 1);
 }
 
@@ -105,7 +107,7 @@ async fn a_kill_switch_is_one_in_the_event_and_in_the_history() {
     let events = sink.take();
     let kinds = events.iter().rev().map(|event| match &event.body {
         EventBody::Published(published) => published.kind,
-        EventBody::AccessChanged { .. } => unreachable!("no key was touched"),
+        EventBody::AccessChanged { .. } | EventBody::TenantSuspended => unreachable!("no key was touched"),
     });
     let kinds: Vec<_> = kinds.take(2).collect();
     assert_eq!(kinds, [PublishKind::Publish, PublishKind::KillSwitch]);

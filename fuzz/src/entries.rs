@@ -57,7 +57,7 @@ pub fn event(input: &[u8]) {
     if let Ok(event) = Event::decode(input) {
         let moved = match &event.body {
             EventBody::Published(published) => Some(&published.channel),
-            EventBody::AccessChanged { .. } => None,
+            EventBody::AccessChanged { .. } | EventBody::TenantSuspended => None,
         };
         assert_eq!(channel.as_ref(), moved, "whom it concerns is read first");
         match Event::decode(&event.encode()) {

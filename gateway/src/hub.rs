@@ -330,7 +330,9 @@ impl Hub {
         self.stats.events.increment(1);
         let published = match event.body {
             EventBody::Published(published) => published,
-            EventBody::AccessChanged { key } => {
+            EventBody::TenantSuspended => return,
+            EventBody::AccessChanged { grant, .. } => {
+                let key = grant.digest();
                 self.auth.forget(&key);
                 for shard in 0..self.post.shards() {
                     match self.post.deliver(shard, Mail::AccessChanged(key)).await {

@@ -28,10 +28,12 @@ pub enum CloseReason {
     FrameTooLarge = 4502,
     /// A frame was not JSON of a known type with the fields of that type.
     MalformedFrame = 4503,
+    /// The client sent more frames than are read, for too long.
+    InputRate = 4504,
 }
 
 /// Every reason, in the order of its number.
-pub const CLOSE_REASONS: [CloseReason; 9] = [
+pub const CLOSE_REASONS: [CloseReason; 10] = [
     CloseReason::Draining,
     CloseReason::Stalled,
     CloseReason::Idle,
@@ -41,6 +43,7 @@ pub const CLOSE_REASONS: [CloseReason; 9] = [
     CloseReason::ProtocolError,
     CloseReason::FrameTooLarge,
     CloseReason::MalformedFrame,
+    CloseReason::InputRate,
 ];
 
 impl CloseReason {
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::ProtocolError => "protocol_error",
             Self::FrameTooLarge => "frame_too_large",
             Self::MalformedFrame => "malformed_frame",
+            Self::InputRate => "input_rate",
         }
     }
 }
@@ -134,6 +138,10 @@ error_codes! {
     Idle = "connection.idle",
     /// The node holds as much for slow readers as it may. The connection closes.
     Overloaded = "node.overloaded",
+    /// The credentials have ended. The connection closes.
+    Expired = "auth.expired",
+    /// The tenant is suspended. The connection closes.
+    TenantSuspended = "tenant.suspended",
 }
 
 impl ErrorCode {
@@ -143,7 +151,9 @@ impl ErrorCode {
             Self::MalformedFrame | Self::UnknownType => Some(CloseReason::MalformedFrame),
             Self::FrameTooLarge => Some(CloseReason::FrameTooLarge),
             Self::ProtocolError => Some(CloseReason::ProtocolError),
-            Self::Unauthorized => Some(CloseReason::Unauthorized),
+            Self::Unauthorized | Self::Expired | Self::TenantSuspended => {
+                Some(CloseReason::Unauthorized)
+            }
             Self::HandshakeTimeout => Some(CloseReason::HandshakeTimeout),
             Self::Stalled => Some(CloseReason::Stalled),
             Self::Idle => Some(CloseReason::Idle),
@@ -194,6 +204,7 @@ mod tests {
         4501 protocol_error: change first
         4502 frame_too_large: change first
         4503 malformed_frame: change first
+        4504 input_rate: change first
         ");
     }
 
@@ -219,6 +230,8 @@ mod tests {
         connection.stalled
         connection.idle
         node.overloaded
+        auth.expired
+        tenant.suspended
         ");
     }
 }

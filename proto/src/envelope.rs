@@ -8,9 +8,10 @@ mod encode;
 pub use decode::Envelope;
 
 use crate::delta::Delta;
+use crate::grant::{Grant, GrantId};
 use crate::ids::{ChannelId, EventId, Revision, TenantId};
 use crate::limits::ENVELOPE_BYTES_MAX;
-use crate::principal::{Edition, KeyDigest};
+use crate::principal::Edition;
 use crate::snapshot::Head;
 use crate::timestamp::Timestamp;
 
@@ -39,11 +40,15 @@ pub struct Event {
 pub enum EventBody {
     /// A channel moved to a new revision.
     Published(Published),
-    /// A key was revoked or its scopes changed; who holds it is asked for again.
+    /// A grant was revoked, or opens something else now.
     AccessChanged {
-        /// Which key.
-        key: KeyDigest,
+        /// Which one.
+        grant: GrantId,
+        /// What it is now; none: it was revoked.
+        now: Option<Box<Grant>>,
     },
+    /// The tenant was suspended: no grant of it opens anything until it is active again.
+    TenantSuspended,
 }
 
 /// A channel's step to a new revision.
@@ -123,6 +128,7 @@ enum WireKind {
 const PUBLISHED: &str = "ConfigVersionPublished";
 const ROLLED_BACK: &str = "ConfigVersionRolledBack";
 const ACCESS_CHANGED: &str = "AccessPolicyChanged";
+const TENANT_SUSPENDED: &str = "TenantSuspended";
 
 impl Event {
     /// Reads an event.

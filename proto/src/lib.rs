@@ -11,6 +11,7 @@ pub mod delta;
 pub mod envelope;
 pub mod filter;
 pub mod frame;
+pub mod grant;
 pub mod hash;
 pub mod ids;
 pub mod limits;

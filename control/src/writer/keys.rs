@@ -113,7 +113,7 @@ impl Tx<'_> {
         tenant: &TenantId,
         key: KeyDigest,
     ) -> Result<(), StoreError> {
-        self.emit(event, tenant, EventBody::AccessChanged { key })
+        self.emit(event, tenant, EventBody::AccessChanged { grant: key.into(), now: None })
             .await
     }
 }

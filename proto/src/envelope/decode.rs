@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
-use super::{ACCESS_CHANGED, PUBLISHED, ROLLED_BACK, SPEC_VERSION, WireKind};
+use super::{ACCESS_CHANGED, PUBLISHED, ROLLED_BACK, SPEC_VERSION, TENANT_SUSPENDED, WireKind};
 use super::{Event, EventBody, EventError, PublishKind, Published};
+use crate::grant::{Grant, GrantId};
 use crate::ids::{AppName, ChannelId, Environment, Revision, SetName, TenantId};
 use crate::limits::ENVELOPE_BYTES_MAX;
-use crate::principal::{Edition, KeyDigest};
+use crate::principal::Edition;
 
 /// An event that is read as far as to know whom it concerns. What it says is still the text it came
 /// as: an event that concerns nobody costs a third of one that is opened.
@@ -26,7 +27,8 @@ pub struct Envelope<'a> {
 #[derive(Debug)]
 enum About {
     Channel(ChannelId, PublishKind),
-    Key(KeyDigest),
+    Grant(GrantId),
+    Tenant,
 }
 
 /// What routing and correlation say stands in the payload too, and is passed over.
@@ -64,7 +66,9 @@ struct WirePayload<'a> {
     head: Option<&'a RawValue>,
     #[serde(borrow)]
     delta: Option<&'a RawValue>,
-    key: Option<KeyDigest>,
+    key: Option<GrantId>,
+    #[serde(borrow)]
+    grant: Option<&'a RawValue>,
     kind: Option<WireKind>,
 }
 
@@ -99,7 +103,8 @@ impl<'a> Envelope<'a> {
                 About::Channel(wire.take_channel()?, kind)
             }
             ROLLED_BACK => About::Channel(wire.take_channel()?, PublishKind::Rollback),
-            ACCESS_CHANGED => About::Key(need(wire.payload.key, "key")?),
+            ACCESS_CHANGED => About::Grant(need(wire.payload.key, "key")?),
+            TENANT_SUSPENDED => About::Tenant,
             _ => return Err(EventError::UnknownType),
         };
         Ok(Self { wire, about })
@@ -109,7 +114,7 @@ impl<'a> Envelope<'a> {
     pub fn channel(&self) -> Option<&ChannelId> {
         match &self.about {
             About::Channel(channel, _) => Some(channel),
-            About::Key(_) => None,
+            About::Grant(_) | About::Tenant => None,
         }
     }
 
@@ -124,7 +129,11 @@ impl<'a> Envelope<'a> {
         let occurred_at = wire.occurred_at.parse().map_err(malformed)?;
         let payload = wire.payload;
         let body = match about {
-            About::Key(key) => EventBody::AccessChanged { key },
+            About::Grant(grant) => EventBody::AccessChanged {
+                grant,
+                now: payload.grant.map(|now| read_grant(grant, now)).transpose()?,
+            },
+            About::Tenant => EventBody::TenantSuspended,
             About::Channel(channel, kind) => {
                 let head = need(payload.head, "head")?;
                 let delta = payload.delta.map(|delta| serde_json::from_str(delta.get()));
@@ -157,6 +166,15 @@ impl Wire<'_> {
             app: scope.app,
         })
     }
+}
+
+/// What a grant is now; only the one that the event is about.
+fn read_grant(id: GrantId, text: &RawValue) -> Result<Box<Grant>, EventError> {
+    let now: Grant = serde_json::from_str(text.get())?;
+    if now.id != id {
+        return Err(malformed("the grant is another one than the key"));
+    }
+    Ok(Box::new(now))
 }
 
 fn malformed(error: impl std::fmt::Display) -> EventError {

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::{ACCESS_CHANGED, PUBLISHED, ROLLED_BACK, SPEC_VERSION, WireKind};
+use super::{ACCESS_CHANGED, PUBLISHED, ROLLED_BACK, SPEC_VERSION, TENANT_SUSPENDED, WireKind};
 use super::{Event, EventBody, PublishKind, Published};
 use crate::delta::Delta;
+use crate::grant::{Grant, GrantId};
 use crate::ids::{AppName, Environment, EventId, Revision, SetName, TenantId, TraceId};
 use crate::limits::INLINE_DELTA_BYTES_MAX;
-use crate::principal::{Edition, KeyDigest};
+use crate::principal::Edition;
 use crate::snapshot::Head;
 use crate::timestamp::Timestamp;
 use crate::value::Value;
@@ -63,7 +64,9 @@ struct WirePayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     diff_summary: Option<WireSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a KeyDigest>,
+    key: Option<&'a GrantId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'a Grant>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<WireKind>,
 }
@@ -96,13 +99,15 @@ impl Event {
                     published.to_wire(),
                 )
             }
-            EventBody::AccessChanged { key } => {
+            EventBody::AccessChanged { grant, now } => {
                 let payload = WirePayload {
-                    key: Some(key),
+                    key: Some(grant),
+                    grant: now.as_deref(),
                     ..WirePayload::default()
                 };
                 (ACCESS_CHANGED, None, payload)
             }
+            EventBody::TenantSuspended => (TENANT_SUSPENDED, None, WirePayload::default()),
         };
         let wire = Wire {
             event_id: &self.id,
@@ -140,6 +145,7 @@ impl Published {
                 removed: delta.del.len(),
             }),
             key: None,
+            grant: None,
             kind: (self.kind == PublishKind::KillSwitch).then_some(WireKind::KillSwitch),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::hash::ContentHash;
 use crate::ids::{Epoch, Key};
+use crate::principal::{KeyDigest, Principal, Scope};
 use crate::value::Value;
 
 fn published(kind: PublishKind, values: &[&str]) -> Event {
@@ -70,14 +71,48 @@ fn an_event_of_each_kind_is_read_as_it_was_written() {
         assert!(!bytes.contains(&b'\n'), "it stands on one line");
         assert_eq!(Event::decode(&bytes).unwrap(), event);
     }
-    let key = KeyDigest::of("key");
+    let grant = GrantId::from(KeyDigest::of("key"));
+    let now = Some(Box::new(some_grant(grant)));
+    for body in [
+        EventBody::AccessChanged { grant, now: None },
+        EventBody::AccessChanged { grant, now },
+        EventBody::TenantSuspended,
+    ] {
+        let event = Event {
+            body,
+            ..published(PublishKind::Publish, &[])
+        };
+        let bytes = event.encode();
+        assert_eq!(Envelope::read(&bytes).unwrap().channel(), None);
+        assert_eq!(Event::decode(&bytes).unwrap(), event);
+    }
+}
+
+#[test]
+fn a_change_of_access_speaks_of_one_grant() {
+    let grant = GrantId::from(KeyDigest::of("key"));
+    let other = some_grant(GrantId::from(KeyDigest::of("other")));
+    let now = Some(Box::new(other));
     let event = Event {
-        body: EventBody::AccessChanged { key },
+        body: EventBody::AccessChanged { grant, now },
         ..published(PublishKind::Publish, &[])
     };
-    let bytes = event.encode();
-    assert_eq!(Envelope::read(&bytes).unwrap().channel(), None);
-    assert_eq!(Event::decode(&bytes).unwrap(), event);
+    let read = Event::decode(&event.encode());
+    assert!(matches!(read, Err(EventError::Malformed(_))), "{read:?}");
+}
+
+fn some_grant(id: GrantId) -> Grant {
+    let tenant = TenantId::new("t").unwrap();
+    Grant {
+        id,
+        principal: Principal {
+            key_id: "k1".to_owned(),
+            tenant: tenant.clone(),
+            edition: Edition::Pro,
+            scopes: vec![Scope::Read(tenant)],
+        },
+        not_after: Some(Timestamp::from_millis(1_800_000_000_000).unwrap()),
+    }
 }
 
 #[test]

@@ -164,8 +164,8 @@ async fn a_pushed_change_of_access_sends_away_who_shows_the_key() {
     let event = Publisher::after(&shop.demo, &Names::web())
         .await
         .step("k", 1);
-    let key = KeyDigest::of("demo-key");
-    let body = EventBody::AccessChanged { key };
+    let grant = KeyDigest::of("demo-key").into();
+    let body = EventBody::AccessChanged { grant, now: None };
     all_accepted(
         &push(&shop.platform, &[line(&Event { body, ..event })]).await,
         1,

@@ -107,7 +107,9 @@ async fn a_kill_switch_is_one_in_the_event_and_in_the_history() {
     let events = sink.take();
     let kinds = events.iter().rev().map(|event| match &event.body {
         EventBody::Published(published) => published.kind,
-        EventBody::AccessChanged { .. } | EventBody::TenantSuspended => unreachable!("no key was touched"),
+        EventBody::AccessChanged { .. } | EventBody::TenantSuspended => {
+            unreachable!("no key was touched")
+        }
     });
     let kinds: Vec<_> = kinds.take(2).collect();
     assert_eq!(kinds, [PublishKind::Publish, PublishKind::KillSwitch]);

@@ -8,7 +8,9 @@ fn kind(text: &str) -> PublishKind {
     let event = Event::decode(text.as_bytes()).expect("an event of the right shape");
     match event.body {
         EventBody::Published(published) => published.kind,
-        EventBody::AccessChanged { .. } | EventBody::TenantSuspended => panic!("it is about a channel"),
+        EventBody::AccessChanged { .. } | EventBody::TenantSuspended => {
+            panic!("it is about a channel")
+        }
     }
 }
 

@@ -113,8 +113,15 @@ impl Tx<'_> {
         tenant: &TenantId,
         key: KeyDigest,
     ) -> Result<(), StoreError> {
-        self.emit(event, tenant, EventBody::AccessChanged { grant: key.into(), now: None })
-            .await
+        self.emit(
+            event,
+            tenant,
+            EventBody::AccessChanged {
+                grant: key.into(),
+                now: None,
+            },
+        )
+        .await
     }
 }
 

@@ -173,7 +173,10 @@ async fn a_shard_that_takes_no_mail_hears_later_of_every_key_that_was_revoked() 
     let mut world = World::open(2).await;
     let keys: Vec<KeyDigest> = (0..5).map(|n| KeyDigest::of(&n.to_string())).collect();
     for key in &keys {
-        let body = EventBody::AccessChanged { key: *key };
+        let body = EventBody::AccessChanged {
+            grant: (*key).into(),
+            now: None,
+        };
         let event = Event {
             id: "e".parse().unwrap(),
             tenant: channel("web").tenant,

@@ -131,7 +131,10 @@ impl<'a> Envelope<'a> {
         let body = match about {
             About::Grant(grant) => EventBody::AccessChanged {
                 grant,
-                now: payload.grant.map(|now| read_grant(grant, now)).transpose()?,
+                now: payload
+                    .grant
+                    .map(|now| read_grant(grant, now))
+                    .transpose()?,
             },
             About::Tenant => EventBody::TenantSuspended,
             About::Channel(channel, kind) => {

@@ -5,6 +5,7 @@
 //! revision, and puts an event into the outbox, all in one transaction; [`ControlPlane::relay`]
 //! brings the events to a sink in order. The data plane never resolves anything.
 
+pub mod alive;
 mod change;
 mod demo;
 mod document;
@@ -19,6 +20,7 @@ mod signing;
 mod store;
 mod writer;
 
+pub use alive::Pulse;
 pub use change::{ChangeSet, Layer};
 pub use error::{OpenError, RelayError, SeedError, StoreError, WriteError};
 pub use plane::{ControlOptions, ControlPlane};

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alive::Pulse;
 use crate::error::{OpenError, RelayError, StoreError, WriteError};
 use crate::http;
 use crate::limits::{IMPORTS_MAX, WRITE_QUEUE_MAX};
@@ -47,6 +48,10 @@ struct Inner {
     queue: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    writer_pulse: Pulse,
+    relay_pulse: Pulse,
+    /// Cancelled when the writer has ended, however it did.
+    writer_ended: CancellationToken,
     is_relaying: AtomicBool,
     imports: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -95,11 +100,20 @@ impl ControlPlane {
         });
         let (queue, commands) = mpsc::channel(WRITE_QUEUE_MAX);
         let writer = Writer::new(store, Arc::clone(&shared));
-        let writer = tokio::spawn(writer.run(commands));
+        let (pulse, ended) = (Pulse::default(), CancellationToken::new());
+        let running = writer.run(commands, pulse.clone());
+        let end = ended.clone().drop_guard();
+        let writer = tokio::spawn(async move {
+            running.await;
+            drop(end);
+        });
         let inner = Inner {
             queue,
             shared,
             writer: Mutex::new(Some(writer)),
+            writer_pulse: pulse,
+            relay_pulse: Pulse::default(),
+            writer_ended: ended,
             is_relaying: AtomicBool::new(false),
             imports: Arc::new(Semaphore::new(IMPORTS_MAX)),
             tasks: TaskTracker::new(),
@@ -129,6 +143,22 @@ impl ControlPlane {
         if let Err(error) = writer.await {
             tracing::error!(%error, "the writer did not end as it should");
         }
+    }
+
+    /// Waits until the writer has ended. Before [`ControlPlane::close`] that is a fault: nothing is
+    /// written any more.
+    pub async fn writer_ended(&self) {
+        self.inner.writer_ended.cancelled().await;
+    }
+
+    /// The turns of the writer.
+    pub fn writer_pulse(&self) -> &Pulse {
+        &self.inner.writer_pulse
+    }
+
+    /// The turns of the relay, while there is one.
+    pub fn relay_pulse(&self) -> &Pulse {
+        &self.inner.relay_pulse
     }
 
     /// Everything under `/v1` that the control plane serves, and `/v1/internal`.
@@ -184,7 +214,7 @@ impl ControlPlane {
         }
         let _running = Running(&self.inner.is_relaying);
         tokio::select! {
-            outcome = relay::run(&self.inner.shared, &self.inner.queue, sink, stop) => outcome,
+            outcome = relay::run(&self.inner.shared, &self.inner.queue, sink, (&stop, &self.inner.relay_pulse)) => outcome,
             // What is on its way and not marked is delivered again by the next start.
             () = self.inner.closing.cancelled() => Err(RelayError::Closed),
         }

@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::alive::{BEAT_EVERY, Pulse, is_struck};
 use crate::error::{RelayError, StoreError};
 use crate::limits::{RELAY_BACKOFF_MAX, RELAY_BACKOFF_MIN};
 use crate::writer::{Command, Shared};
@@ -57,17 +58,21 @@ pub(crate) async fn run(
     shared: &Shared,
     queue: &mpsc::Sender<Command>,
     mut sink: impl EventSink,
-    stop: CancellationToken,
+    (stop, pulse): (&CancellationToken, &Pulse),
 ) -> Result<(), RelayError> {
     let mut delivered = 0;
     let mut backoff = Backoff::default();
     let outcome = loop {
+        pulse.beat();
+        if is_struck("relay") {
+            break Err(RelayError::Closed);
+        }
         let events = match shared.readers.outbox_after(delivered).await {
             Ok(events) => events,
             Err(StoreError::Closed) => break Err(RelayError::Closed),
             Err(error) => {
                 tracing::error!(%error, "the outbox could not be read; trying again");
-                if backoff.wait(&stop).await.is_break() {
+                if backoff.wait(stop).await.is_break() {
                     break Ok(());
                 } else {
                     continue;
@@ -79,12 +84,11 @@ pub(crate) async fn run(
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 () = shared.outbox_grew.notified() => continue,
+                () = tokio::time::sleep(BEAT_EVERY) => continue,
             }
         };
-        if deliver(&mut sink, &events, &stop, &mut backoff)
-            .await
-            .is_break()
-        {
+        let delivery = deliver(&mut sink, &events, stop, &mut backoff);
+        if beating(pulse, delivery).await.is_break() {
             break Ok(());
         }
         delivered = last;
@@ -105,6 +109,17 @@ pub(crate) async fn run(
         tracing::debug!("the last mark was not written; the next start delivers again");
     }
     outcome
+}
+
+/// Waits for `work`, beating meanwhile: a broker that is away is no fault of the relay.
+async fn beating<T>(pulse: &Pulse, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(BEAT_EVERY, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => pulse.beat(),
+        }
+    }
 }
 
 type Flow = std::ops::ControlFlow<()>;

@@ -29,6 +29,7 @@ pub(crate) use op::{
     TenantStatus, etag,
 };
 
+use crate::alive::{BEAT_EVERY, Pulse, is_struck};
 use crate::error::{StoreError, WriteError};
 use crate::limits::{BATCH_MAX, SWEEP_BATCHES};
 use crate::principals::Principals;
@@ -97,9 +98,19 @@ impl Writer {
     }
 
     /// Runs until it is told to close, or until every handle is gone.
-    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Command>, pulse: Pulse) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        loop {
+            pulse.beat();
+            tokio::select! {
+                () = tokio::time::sleep(BEAT_EVERY) => {
+                    if is_struck("writer") {
+                        return;
+                    }
+                    continue;
+                }
+                count = queue.recv_many(&mut batch, BATCH_MAX) => if count == 0 { break },
+            }
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "a queue has far less than 2^52 items"

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
+use freshet_control::alive::{BEAT_EVERY, is_struck};
 use freshet_fanout::shard::ConnectionRow;
 use freshet_proto::ids::TenantId;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -27,6 +28,7 @@ use crate::serve::port::{ADMIN_CONNECTIONS_MAX, Port, PortStats};
 use crate::serve::{DrainFlag, ServeError, Services};
 use crate::shard::Mail;
 use crate::source::{FeedGauge, SourceStatus};
+use crate::supervise::{Lifeline, Supervisor};
 
 /// A shard that did not put out figures for this long is called stuck. Source: arbitrary, because
 /// figures come four times a second.
@@ -52,6 +54,7 @@ struct View {
     level: LevelHandle,
     metrics: PrometheusHandle,
     is_draining: DrainFlag,
+    parts: Supervisor,
     gateway: Option<GatewayView>,
     source: Option<(Arc<SourceStatus>, Arc<HubStats>)>,
     /// In the order of [`PORTS`].
@@ -98,6 +101,7 @@ impl Admin {
             level,
             metrics,
             is_draining,
+            parts: Supervisor::default(),
             gateway,
             source,
             ports: <[Arc<PortStats>; PORTS.len()]>::default(),
@@ -123,6 +127,11 @@ impl Admin {
         });
     }
 
+    /// Shows which parts are stuck.
+    pub fn watch_parts(&mut self, parts: &Supervisor) {
+        self.view.parts = parts.clone();
+    }
+
     /// Shows the source and the hub.
     pub fn watch_source(&mut self, status: Arc<SourceStatus>, hub: Arc<HubStats>) {
         self.view.source = Some((status, hub));
@@ -143,7 +152,11 @@ impl Admin {
     /// # Errors
     ///
     /// [`ServeError`] if the address is taken or the thread cannot be made.
-    pub fn start(self, stop: CancellationToken) -> Result<std::thread::JoinHandle<()>, ServeError> {
+    pub fn start(
+        self,
+        stop: CancellationToken,
+        life: Lifeline,
+    ) -> Result<std::thread::JoinHandle<()>, ServeError> {
         let address = self.listen;
         let failed = |error| ServeError::Listen {
             address,
@@ -156,10 +169,17 @@ impl Admin {
             .enable_all()
             .build()?;
         let stats = Arc::clone(&self.view.ports[0]);
+        let (parts, clock) = (self.view.parts.clone(), self.view.clock);
         let router = router(self.view);
         let thread = std::thread::Builder::new().name("freshet-admin".to_owned());
         Ok(thread.spawn(move || {
+            let _life = life;
             runtime.block_on(async move {
+                if is_struck("admin") {
+                    return;
+                }
+                // The task ends with the thread.
+                drop(tokio::spawn(keep_looking(parts, clock)));
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
                         let port = Port {
@@ -177,10 +197,18 @@ impl Admin {
     }
 }
 
+/// Looks at the parts also while nobody asks, so that the first who does is told the truth.
+async fn keep_looking(parts: Supervisor, clock: Clock) {
+    loop {
+        parts.look(clock.now());
+        tokio::time::sleep(BEAT_EVERY).await;
+    }
+}
+
 fn router(view: View) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
-        .route("/livez", get(|| std::future::ready("alive\n")))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/debug/connections", get(connections))
         .route("/log-level", get(level).put(set_level))
@@ -220,6 +248,18 @@ impl View {
         Readiness {
             ready: reasons.is_empty(),
             reasons,
+        }
+    }
+}
+
+/// 200 unless a part lives and makes no turn. One that is dead has ended the process.
+async fn live(State(view): State<View>) -> (StatusCode, String) {
+    match view.parts.look(view.clock.now()).as_slice() {
+        [] => (StatusCode::OK, "alive\n".to_owned()),
+        stuck => {
+            let parts = stuck.join(", ");
+            let text = format!("no turn for half a minute: {parts}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text)
         }
     }
 }

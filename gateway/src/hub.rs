@@ -12,6 +12,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use freshet_control::Pulse;
+use freshet_control::alive::{BEAT_EVERY, is_struck};
 use freshet_fanout::shard::{Load, LoadFailure};
 use freshet_proto::envelope::{Envelope, Event, EventBody, EventError, Published};
 use freshet_proto::ids::{ChannelId, Revision};
@@ -128,17 +130,23 @@ impl Hub {
         mut feed: FeedReceiver,
         mut requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
+        pulse: Pulse,
     ) {
         let mut settling = tokio::time::interval(SETTLE_EVERY);
         settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            pulse.beat();
+            if is_struck("hub") {
+                return;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(BEAT_EVERY) => {}
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => {
-                    match fetched {
-                        Ok(fetched) => self.on_fetched(fetched).await,
-                        Err(error) => tracing::error!(%error, "a fetch ended by a bug"),
+                    // One that panicked has ended the process.
+                    if let Ok(fetched) = fetched {
+                        self.on_fetched(fetched).await;
                     }
                 }
                 _ = settling.tick(), if self.post.is_behind() => self.settle(),

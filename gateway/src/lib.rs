@@ -16,5 +16,6 @@ pub mod origin;
 pub mod serve;
 pub mod shard;
 pub mod source;
+pub mod supervise;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use freshet_gateway::config::{self, Command};
-use freshet_gateway::{logging, serve};
+use freshet_gateway::{logging, serve, supervise};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(level) => level,
         Err(error) => return fail(&error),
     };
+    supervise::end_at_panics();
     match serve::run(config, level) {
         Ok(code) => code,
         Err(error) => fail(&error),

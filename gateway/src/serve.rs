@@ -33,6 +33,7 @@ use crate::source::{
     FeedGauge, FeedLimits, KafkaSource, PushPort, PushSource, Source, SourceHandle, SourceStatus,
     feed, push,
 };
+use crate::supervise::Supervisor;
 
 /// What the shards share. Nothing in it is on the path of a delivery.
 #[derive(Debug)]
@@ -153,14 +154,17 @@ pub fn run(config: Config, level: LevelHandle) -> Result<ExitCode, ServeError> {
 
 async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeError> {
     let stop = CancellationToken::new();
+    let parts = Supervisor::default();
     let clock = Clock::start();
     let metrics = admin::install_metrics();
     let mut admin = Admin::new(&config, clock, level, metrics);
+    admin.watch_parts(&parts);
     let mut bus = None;
     let control = match config.role {
         Role::All | Role::Control => {
             let control = control::open(&config).await?;
-            bus = control::start_relay(&config, &control, &stop).await?;
+            control::watch_writer(&control, &parts);
+            bus = control::start_relay(&config, &control, (&stop, &parts)).await?;
             Some(control)
         }
         Role::Gateway => None,
@@ -172,18 +176,21 @@ async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeErro
                 clock,
                 control: control.as_ref(),
                 bus,
+                parts: &parts,
             };
             Some(Gateway::start(needs, &mut admin, &stop)?)
         }
         Role::Control => None,
     };
     if let (Role::Control, Some(control)) = (config.role, &control) {
-        control::listen(&config, control, (admin.control_port(), &stop)).await?;
+        let life = parts.part("control-port");
+        control::listen(&config, control, (admin.control_port(), &stop, life)).await?;
     }
     let drain = admin.drain_flag();
-    let admin_thread = admin.start(stop.clone())?;
+    let admin_thread = admin.start(stop.clone(), parts.part("admin"))?;
     announce(&config);
     wait_for_end().await?;
+    parts.begin_end();
     tracing::info!(window = ?config.drain_window, "draining; a second signal ends at once");
     drain.store(true, Ordering::Relaxed);
     tokio::select! {
@@ -207,6 +214,7 @@ struct Needs<'a> {
     control: Option<&'a ControlPlane>,
     /// None: the source is not embedded.
     bus: Option<crate::source::EmbeddedSource>,
+    parts: &'a Supervisor,
 }
 
 /// The data plane of a process.
@@ -227,6 +235,7 @@ impl Gateway {
             clock,
             control,
             bus,
+            parts,
         } = needs;
         let origin = origin(config, control)?;
         let admission = Arc::new(Admission::new(config, clock));
@@ -258,16 +267,18 @@ impl Gateway {
         let sources = Sources {
             bus,
             push: push_source,
+            parts,
         };
         let (source, feed_gauge) = start_sources(config, sources, admin, stop, |feed| {
             let hub = Hub::new(origin, auth, shards, Arc::clone(&stats));
-            // The task ends with `stop`.
-            drop(Handle::current().spawn(hub.run(feed, wanted, stop.clone())));
+            let stop = stop.clone();
+            let hub_life = parts.part("hub");
+            hub_life.spawn(|pulse| hub.run(feed, wanted, stop, pulse));
             stats
         })?;
-        // The task ends with `stop`.
-        let watch = watch::watch(Arc::clone(&services), stop.clone());
-        drop(Handle::current().spawn(watch));
+        let watched = Arc::clone(&services);
+        let watch_life = parts.part("watch");
+        watch_life.spawn(|pulse| watch::watch(watched, stop.clone(), pulse));
         let mut threads = Vec::new();
         let mut stats = Vec::new();
         for (number, (listener, mail)) in listeners.into_iter().zip(mails).enumerate() {
@@ -276,6 +287,7 @@ impl Gateway {
                 listener,
                 mail,
                 stats: ShardStats::default(),
+                life: parts.part(format!("shard {number}")),
             };
             stats.push(seat.stats.clone());
             threads.push(start_shard(seat, Arc::clone(&services))?);
@@ -290,16 +302,17 @@ impl Gateway {
 }
 
 /// What feeds the hub, but for Kafka, which is made where it is started.
-struct Sources {
+struct Sources<'a> {
     /// None: the source is not embedded.
     bus: Option<crate::source::EmbeddedSource>,
     push: PushSource,
+    parts: &'a Supervisor,
 }
 
 /// Starts the log's source and the push ingress on one feed. The node's readiness follows the log.
 fn start_sources(
     config: &Config,
-    sources: Sources,
+    sources: Sources<'_>,
     admin: &mut Admin,
     stop: &CancellationToken,
     start_hub: impl FnOnce(crate::source::FeedReceiver) -> Arc<HubStats>,
@@ -309,8 +322,9 @@ fn start_sources(
     let status = Arc::new(SourceStatus::new(config.lag_ready_max_events));
     admin.watch_source(Arc::clone(&status), start_hub(receiver));
     let pushed = Arc::new(SourceStatus::new(config.lag_ready_max_events));
+    let (push_life, source_life) = (sources.parts.part("push"), sources.parts.part("source"));
     // Without a thread there is nothing to join: the task ends with `stop`.
-    drop(Box::new(sources.push).start(sender.clone(), pushed, stop.clone())?);
+    drop(Box::new(sources.push).start(sender.clone(), pushed, stop.clone(), push_life)?);
     let source: Box<dyn Source> = match (&config.source, sources.bus) {
         (SourceChoice::Kafka { brokers }, _) => Box::new(KafkaSource::new(brokers)),
         (SourceChoice::Embedded, Some(bus)) => Box::new(bus),
@@ -318,7 +332,8 @@ fn start_sources(
             unreachable!("the configuration was checked: without a control plane there is Kafka")
         }
     };
-    Ok((source.start(sender, status, stop.clone())?, gauge))
+    let handle = source.start(sender, status, stop.clone(), source_life)?;
+    Ok((handle, gauge))
 }
 
 fn start_shard(
@@ -419,9 +434,8 @@ async fn drain_and_stop(
         }
         let joined = tokio::task::spawn_blocking(move || {
             for thread in gateway.threads {
-                if thread.join().is_err() {
-                    tracing::error!("a shard ended by a bug");
-                }
+                // One that panicked has ended the process.
+                drop(thread.join());
             }
             gateway.source
         });

@@ -36,6 +36,7 @@ use crate::admission::Permit;
 use crate::auth::Caller;
 use crate::metrics::{ShardFigures, ShardStats};
 use crate::serve::Services;
+use crate::supervise::Lifeline;
 
 /// Mail that waits for one shard. When full the sender waits; the shard empties its box before
 /// anything else it does.
@@ -95,6 +96,8 @@ pub struct ShardSeat {
     pub mail: mpsc::Receiver<Mail>,
     /// Where its figures go.
     pub stats: ShardStats,
+    /// Held as long as it lives.
+    pub life: Lifeline,
 }
 
 /// A shard's state, shared by the tasks of its thread.
@@ -150,9 +153,14 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
             serving: Cell::new(0),
             stats: seat.stats,
         });
+        let accepting = accept::accept(Rc::clone(&shell), seat.listener);
+        let door = seat.life.sibling("accept");
         // The task ends when the drain begins.
-        tokio::task::spawn_local(accept::accept(Rc::clone(&shell), seat.listener));
-        drive::drive(&shell, seat.mail).await;
+        tokio::task::spawn_local(async move {
+            accepting.await;
+            drop(door);
+        });
+        drive::drive(&shell, seat.mail, &seat.life.pulse()).await;
         Ok(())
     })
 }

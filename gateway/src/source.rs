@@ -25,11 +25,14 @@ pub use push::{
 pub use status::SourceStatus;
 use tokio_util::sync::CancellationToken;
 
+use crate::supervise::Lifeline;
+
 /// Something that change events come from.
 pub trait Source: Send {
     /// Begins to fill `feed`, until `stop` is cancelled or the feed's receiver is gone.
     ///
     /// Returns at once; a source that cannot be reached yet says so in `status` and keeps trying.
+    /// It holds `life` as long as it lives.
     ///
     /// # Errors
     ///
@@ -39,6 +42,7 @@ pub trait Source: Send {
         feed: FeedSender,
         status: Arc<SourceStatus>,
         stop: CancellationToken,
+        life: Lifeline,
     ) -> Result<SourceHandle, SourceError>;
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use freshet_gateway::source::{
     FeedItem, FeedLimits, FeedReceiver, KafkaSource, Source as _, SourceHandle, SourceStatus, feed,
 };
+use freshet_gateway::supervise::Lifeline;
 use freshet_proto::envelope::SIGNALS_TOPIC;
 use freshet_test_harness::KafkaBroker;
 use rdkafka::ClientConfig;
@@ -36,7 +37,12 @@ impl Running {
         let status = Arc::new(SourceStatus::new(100));
         let stop = CancellationToken::new();
         let handle = Box::new(KafkaSource::new(address))
-            .start(sender, Arc::clone(&status), stop.clone())
+            .start(
+                sender,
+                Arc::clone(&status),
+                stop.clone(),
+                Lifeline::free("source"),
+            )
             .unwrap();
         Self {
             feed,

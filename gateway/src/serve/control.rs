@@ -10,6 +10,7 @@ use super::ServeError;
 use super::port::{CONTROL_CONNECTIONS_MAX, Port, PortStats};
 use crate::config::{Config, SourceChoice};
 use crate::source::{EmbeddedSource, embedded};
+use crate::supervise::{Lifeline, Supervisor};
 
 /// Opens the store, and puts in it the demo's data and the keys that the configuration names.
 pub(super) async fn open(config: &Config) -> Result<ControlPlane, ServeError> {
@@ -41,22 +42,39 @@ pub(super) async fn open(config: &Config) -> Result<ControlPlane, ServeError> {
 pub(super) async fn start_relay(
     config: &Config,
     control: &ControlPlane,
-    stop: &CancellationToken,
+    (stop, parts): (&CancellationToken, &Supervisor),
 ) -> Result<Option<EmbeddedSource>, ServeError> {
+    let life = parts.part("relay");
+    parts.watch("relay", control.relay_pulse().clone());
     match &config.source {
         SourceChoice::Embedded => {
             let (source, sink) = embedded();
-            relay(control, sink, stop);
+            relay(control, sink, (stop, life));
             Ok(Some(source))
         }
         SourceChoice::Kafka { brokers } => {
-            relay(control, KafkaSink::connect(brokers).await?, stop);
+            relay(control, KafkaSink::connect(brokers).await?, (stop, life));
             Ok(None)
         }
     }
 }
 
-fn relay(control: &ControlPlane, sink: impl EventSink + 'static, stop: &CancellationToken) {
+/// Ends the process when the writer ends before the control plane was closed.
+pub(super) fn watch_writer(control: &ControlPlane, parts: &Supervisor) {
+    let (control, life) = (control.clone(), parts.part("writer"));
+    parts.watch("writer", control.writer_pulse().clone());
+    // The task ends with the writer.
+    drop(tokio::spawn(async move {
+        control.writer_ended().await;
+        drop(life);
+    }));
+}
+
+fn relay(
+    control: &ControlPlane,
+    sink: impl EventSink + 'static,
+    (stop, life): (&CancellationToken, Lifeline),
+) {
     let (control, stop) = (control.clone(), stop.clone());
     // The task ends with `stop`.
     drop(tokio::spawn(async move {
@@ -68,6 +86,7 @@ fn relay(control: &ControlPlane, sink: impl EventSink + 'static, stop: &Cancella
                 tracing::error!(%error, "the relay ended; publishes wait in the outbox");
             }
         }
+        drop(life);
     }));
 }
 
@@ -75,7 +94,7 @@ fn relay(control: &ControlPlane, sink: impl EventSink + 'static, stop: &Cancella
 pub(super) async fn listen(
     config: &Config,
     control: &ControlPlane,
-    (stats, stop): (Arc<PortStats>, &CancellationToken),
+    (stats, stop, life): (Arc<PortStats>, &CancellationToken, Lifeline),
 ) -> Result<(), ServeError> {
     let address = config.control_listen;
     let failed = |error| ServeError::Listen {
@@ -92,7 +111,11 @@ pub(super) async fn listen(
         head_timeout: config.handshake_timeout,
         stats,
     };
+    let serving = port.serve(control.router(), stop.clone());
     // The task ends with `stop`.
-    drop(tokio::spawn(port.serve(control.router(), stop.clone())));
+    drop(tokio::spawn(async move {
+        serving.await;
+        drop(life);
+    }));
     Ok(())
 }

@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Number;
@@ -49,7 +49,8 @@ impl Port {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = tasks.join_next() => report(ended),
+                // One that panicked has ended the process.
+                Some(_) = tasks.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) if tasks.len() < self.connections_max => {
                         let served = serve(socket, router.clone(), self.head_timeout, stop.clone());
@@ -64,15 +65,7 @@ impl Port {
             }
             self.stats.connections.set(tasks.len() as u64);
         }
-        while let Some(ended) = tasks.join_next().await {
-            report(ended);
-        }
-    }
-}
-
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a request ended by a bug");
+        while tasks.join_next().await.is_some() {}
     }
 }
 

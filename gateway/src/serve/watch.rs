@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use freshet_control::Pulse;
+use freshet_control::alive::is_struck;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +19,15 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
 /// Looks after a data plane until `stop`.
-pub(super) async fn watch(services: Arc<Services>, stop: CancellationToken) {
+pub(super) async fn watch(services: Arc<Services>, stop: CancellationToken, pulse: Pulse) {
     let mut tidy = every(TIDY_EVERY);
     let mut sample = every(SAMPLE_EVERY);
     let mut told = vec![false; services.shards.len()];
     loop {
+        pulse.beat();
+        if is_struck("watch") {
+            return;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tidy.tick() => services.admission.tidy(),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use freshet_control::alive::is_struck;
 use freshet_fanout::time::Time;
 use freshet_proto::problem::Problem;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -44,6 +45,9 @@ pub(super) async fn accept(shell: Rc<Shell>, listener: TcpListener) {
         quiet_from: now,
         warned_until: now,
     };
+    if is_struck("accept") {
+        return;
+    }
     tokio::select! {
         () = drain.cancelled() => {}
         () = door.accept_all(listener) => {}
@@ -203,6 +207,9 @@ async fn wait_for_head(
 }
 
 async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first: First) {
+    if is_struck("connection") {
+        return;
+    }
     match first {
         First::Stream(request) => shell.take_over(arrival, request).await,
         First::Request(held) => {

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use freshet_control::Pulse;
+use freshet_control::alive::is_struck;
 use freshet_fanout::ConnId;
 use freshet_fanout::shard::Batch;
 use freshet_fanout::time::Time;
@@ -21,13 +23,14 @@ const MAIL_BATCH: usize = 256;
 const FIGURES_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the shard until it was drained or its mail ends.
-pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
+pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>, pulse: &Pulse) {
     let clock = shell.services.clock;
     let mut figures_at = clock.now();
     let mut drained_by: Option<Time> = None;
     loop {
         let now = clock.now();
-        if shell.keep_books(now, &mut figures_at, drained_by) {
+        pulse.beat();
+        if is_struck("shard") || shell.keep_books(now, &mut figures_at, drained_by) {
             return;
         }
         let timer = shell.state.borrow().core.poll_timeout();
@@ -59,6 +62,7 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>) {
             shell.take_mail(None, &mut mail, &mut drained_by);
             let now = clock.now();
             shell.state.borrow_mut().core.handle_timeout(now);
+            pulse.beat();
             // Where changes come faster than passes end, there is always another slice.
             if shell.keep_books(now, &mut figures_at, drained_by) {
                 return;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Phase;
 use super::{FeedClosed, FeedItem, FeedSender, Source, SourceError, SourceHandle, SourceStatus};
+use crate::supervise::Lifeline;
 
 /// The gateway's end of the bus.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ struct Link {
     feed: FeedSender,
     status: Arc<SourceStatus>,
     stop: CancellationToken,
+    /// The bus is alive as long as the control plane's end is.
+    _life: Arc<Lifeline>,
 }
 
 /// The two ends of a bus. The control plane's end waits until the source has been started.
@@ -47,10 +50,16 @@ impl Source for EmbeddedSource {
         feed: FeedSender,
         status: Arc<SourceStatus>,
         stop: CancellationToken,
+        life: Lifeline,
     ) -> Result<SourceHandle, SourceError> {
         status.set_connected(true);
         status.set_phase(Phase::Following);
-        let link = Link { feed, status, stop };
+        let link = Link {
+            feed,
+            status,
+            stop,
+            _life: Arc::new(life),
+        };
         // An error says that the control plane's end is gone: then there is nothing to carry.
         drop(self.link.send(Some(link)));
         Ok(SourceHandle { thread: None })
@@ -120,7 +129,12 @@ mod tests {
         let status = Arc::new(SourceStatus::new(10));
         let delivery = tokio::spawn(async move { sink.deliver(&events(&["a", "b"])).await });
         let handle = Box::new(source)
-            .start(sender, Arc::clone(&status), CancellationToken::new())
+            .start(
+                sender,
+                Arc::clone(&status),
+                CancellationToken::new(),
+                Lifeline::free("source"),
+            )
             .unwrap();
         delivery.await.unwrap().unwrap();
         assert_eq!(receiver.recv().await, Some(FeedItem::Event("a".into())));
@@ -140,7 +154,12 @@ mod tests {
         let status = Arc::new(SourceStatus::new(10));
         let stop = CancellationToken::new();
         Box::new(source)
-            .start(sender, Arc::clone(&status), stop.clone())
+            .start(
+                sender,
+                Arc::clone(&status),
+                stop.clone(),
+                Lifeline::free("source"),
+            )
             .unwrap();
         sink.deliver(&events(&["a"])).await.unwrap();
         stop.cancel();

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use freshet_control::alive::is_struck;
 use freshet_proto::envelope::Event;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -147,6 +148,9 @@ impl FeedReceiver {
     ///
     /// Cancel safety: a dropped future has taken nothing out.
     pub async fn recv(&mut self) -> Option<FeedItem> {
+        if is_struck("feed") {
+            return None;
+        }
         self.items.recv().await.map(|queued| queued.item)
     }
 

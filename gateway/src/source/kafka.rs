@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use freshet_control::Pulse;
+use freshet_control::alive::is_struck;
 use freshet_proto::envelope::SIGNALS_TOPIC;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -29,6 +31,7 @@ use self::client::{Context, Observed};
 use self::join::{Joined, Position};
 use super::status::Phase;
 use super::{FeedItem, FeedSender, Source, SourceError, SourceHandle, SourceStatus};
+use crate::supervise::Lifeline;
 
 /// How long one poll waits. Source: arbitrary, because it bounds only how late a stop and the
 /// statistics are seen; a message ends the wait.
@@ -61,6 +64,7 @@ impl Source for KafkaSource {
         feed: FeedSender,
         status: Arc<SourceStatus>,
         stop: CancellationToken,
+        life: Lifeline,
     ) -> Result<SourceHandle, SourceError> {
         let consumer = client::consumer(&self.brokers)?;
         let reader = Reader {
@@ -71,6 +75,8 @@ impl Source for KafkaSource {
             status,
             stop,
             waiting: waiting_runtime()?,
+            pulse: life.pulse(),
+            _life: life,
         };
         let thread = std::thread::Builder::new()
             .name("source-kafka".to_owned())
@@ -98,6 +104,8 @@ struct Reader {
     status: Arc<SourceStatus>,
     stop: CancellationToken,
     waiting: Runtime,
+    pulse: Pulse,
+    _life: Lifeline,
 }
 
 /// Why following ended.
@@ -147,7 +155,8 @@ impl Reader {
     /// Reads until something interrupts.
     fn follow(&mut self) -> Interruption {
         loop {
-            if self.stop.is_cancelled() {
+            self.pulse.beat();
+            if self.stop.is_cancelled() || is_struck("source") {
                 return Interruption::Stopped;
             }
             let polled = match self.consumer.poll(POLL) {
@@ -216,7 +225,10 @@ impl Reader {
             match sent {
                 Some(is_going_on) => return is_going_on,
                 // Statistics come only by polling, and polling would take more messages.
-                None => self.measure_lag(),
+                None => {
+                    self.pulse.beat();
+                    self.measure_lag();
+                }
             }
         }
     }

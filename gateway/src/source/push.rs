@@ -10,6 +10,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use freshet_control::Pulse;
+use freshet_control::alive::{BEAT_EVERY, is_struck};
 use freshet_fanout::time::Time;
 use freshet_proto::envelope::{Event, EventError};
 use freshet_proto::ids::TenantId;
@@ -23,6 +25,7 @@ use super::status::Phase;
 use super::{Decoded, FeedItem, FeedSender, Source, SourceError, SourceHandle, SourceStatus};
 use crate::clock::Clock;
 use crate::metrics::HubStats;
+use crate::supervise::Lifeline;
 
 /// Requests that push at the same time. Each holds at most two envelopes' bytes, so 32 MiB in all.
 /// Source: arbitrary, because one publisher has one or a few, and one task serves them all.
@@ -186,6 +189,7 @@ impl Source for PushSource {
         feed: FeedSender,
         status: Arc<SourceStatus>,
         stop: CancellationToken,
+        life: Lifeline,
     ) -> Result<SourceHandle, SourceError> {
         status.set_connected(true);
         status.set_phase(Phase::Following);
@@ -196,8 +200,8 @@ impl Source for PushSource {
             stats: self.stats,
             window: Window::default(),
         };
-        // The task ends with `stop`.
-        drop(tokio::spawn(ingress.run(self.parts, stop)));
+        let parts = self.parts;
+        life.spawn(|pulse| ingress.run(parts, stop, pulse));
         Ok(SourceHandle { thread: None })
     }
 }
@@ -213,12 +217,17 @@ struct Ingress {
 }
 
 impl Ingress {
-    async fn run(mut self, mut parts: mpsc::Receiver<Part>, stop: CancellationToken) {
+    async fn run(mut self, mut parts: mpsc::Receiver<Part>, stop: CancellationToken, pulse: Pulse) {
         loop {
+            pulse.beat();
+            if is_struck("push") {
+                break;
+            }
             let part = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 part = parts.recv() => part,
+                () = tokio::time::sleep(BEAT_EVERY) => continue,
             };
             let Some(Part { batch, answer }) = part else {
                 break;

@@ -63,7 +63,9 @@ impl SourceStatus {
 
     /// Whether the node may be sent clients, as far as the source is concerned.
     pub fn is_ready(&self) -> bool {
-        self.has_joined.load(Ordering::Relaxed) && self.lag_events() <= self.lag_ready_max_events
+        self.has_joined.load(Ordering::Relaxed)
+            && self.phase() != Phase::Stopped
+            && self.lag_events() <= self.lag_ready_max_events
     }
 
     /// Whether the log can be reached just now.
@@ -169,6 +171,15 @@ mod tests {
         status.set_connected(false);
         assert!(status.is_ready());
         assert!(status.describe().contains("cannot be reached"));
+    }
+
+    #[test]
+    fn a_source_that_has_ended_is_not_ready() {
+        let status = SourceStatus::new(10);
+        status.set_connected(true);
+        status.set_phase(Phase::Following);
+        status.set_phase(Phase::Stopped);
+        assert!(!status.is_ready());
     }
 
     #[test]

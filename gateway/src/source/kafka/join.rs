@@ -51,6 +51,7 @@ impl Reader {
     /// where we were would miss events.
     pub(super) fn join(&mut self, mut is_lost: bool) -> Option<Joined> {
         loop {
+            self.pulse.beat();
             match self.try_join(is_lost) {
                 Ok(joined) => {
                     self.set_connected(true);

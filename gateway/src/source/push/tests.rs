@@ -41,7 +41,12 @@ fn start(items_max: usize) -> Bench {
     };
     let (sender, feed) = feed(limits);
     let (status, stop) = (Arc::new(SourceStatus::new(0)), CancellationToken::new());
-    let started = Box::new(source).start(sender, Arc::clone(&status), stop.clone());
+    let started = Box::new(source).start(
+        sender,
+        Arc::clone(&status),
+        stop.clone(),
+        Lifeline::free("push"),
+    );
     started.unwrap().join().unwrap();
     Bench {
         clock,

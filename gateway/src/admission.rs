@@ -244,6 +244,11 @@ impl Admission {
         self.sockets.load(Ordering::Relaxed)
     }
 
+    /// A refusal for a limit that is kept elsewhere, counted here.
+    pub fn refuse(&self, limit: Limit) -> LimitError {
+        self.limit(limit)
+    }
+
     fn limit(&self, limit: Limit) -> LimitError {
         self.limit_for(limit, Duration::ZERO)
     }

@@ -15,7 +15,7 @@ mod stream;
 use std::pin::pin;
 use std::rc::Rc;
 
-use answer::{Answer, Refusal};
+use answer::Answer;
 use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rewind::Rewind;
 
 use crate::admission::ClientKey;
+use crate::refusal::{Refusal, carried_trace};
 use crate::shard::{Shell, StreamRequest};
 
 /// The smallest buffer hyper takes. Source: hyper's documentation of `max_buf_size`.
@@ -72,9 +73,10 @@ pub(crate) fn client(extensions: &http::Extensions) -> ClientKey {
 
 async fn handle(shell: Rc<Shell>, request: Request<Incoming>) -> Answer {
     shell.count(|figures| figures.requests += 1);
+    let trace = carried_trace(|name| request.headers().get(name)?.to_str().ok());
     route(&shell, request).await.unwrap_or_else(|refusal| {
         shell.count_refusal(&refusal);
-        refusal.into_answer()
+        answer::refused(&refusal.traced(trace))
     })
 }
 
@@ -83,7 +85,7 @@ async fn route(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, 
     match request.uri().path() {
         "/v1/stream" | "/v1/stream/changes" if is_get => {
             let stream = StreamRequest::from_request(&request)
-                .ok_or_else(|| Refusal::bad_request("not a stream request"))?;
+                .ok_or_else(|| Refusal::malformed("not a stream request"))?;
             stream::serve(Rc::clone(shell), request, stream).await
         }
         "/v1/config" | "/v1/config/convergence" if is_get => without_body(shell, request).await,

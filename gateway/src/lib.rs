@@ -13,6 +13,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod origin;
+mod refusal;
 pub mod serve;
 pub mod shard;
 pub mod source;

@@ -23,10 +23,16 @@ pub enum Limit {
     Reads,
     /// Too many keys of one client address opened nothing.
     KeyFailures,
+    /// As many requests push events as may at a time.
+    Pushes,
+    /// As many requests are passed on to the control plane as may at a time, or they come faster.
+    Forwards,
+    /// The bodies of requests that are passed on are as many bytes as may be.
+    ForwardBytes,
 }
 
 /// Every limit, in the order of its number.
-pub const LIMITS: [Limit; 9] = [
+pub const LIMITS: [Limit; 12] = [
     Limit::NodeConnections,
     Limit::Handshakes,
     Limit::NodeConnects,
@@ -36,6 +42,9 @@ pub const LIMITS: [Limit; 9] = [
     Limit::TenantConnects,
     Limit::Reads,
     Limit::KeyFailures,
+    Limit::Pushes,
+    Limit::Forwards,
+    Limit::ForwardBytes,
 ];
 
 impl Limit {
@@ -51,11 +60,29 @@ impl Limit {
             Self::TenantConnects => "tenant_connects",
             Self::Reads => "reads",
             Self::KeyFailures => "key_failures",
+            Self::Pushes => "pushes",
+            Self::Forwards => "forwards",
+            Self::ForwardBytes => "forward_bytes",
+        }
+    }
+
+    /// The status of an HTTP answer: 503 for the node's limits, 429 for the caller's own.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NodeConnections | Self::Handshakes | Self::NodeConnects | Self::Memory => 503,
+            Self::ClientConnects
+            | Self::TenantConnections
+            | Self::TenantConnects
+            | Self::Reads
+            | Self::KeyFailures
+            | Self::Pushes
+            | Self::Forwards
+            | Self::ForwardBytes => 429,
         }
     }
 
     /// What the client is told.
-    const fn message(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::NodeConnections => {
                 "this node holds as many connections as it may; come back later or try another node"
@@ -70,6 +97,11 @@ impl Limit {
             Self::TenantConnects => "connections of this tenant come faster than they may",
             Self::Reads => "the tenant reads faster than its edition allows",
             Self::KeyFailures => "too many keys of this address opened nothing",
+            Self::Pushes => {
+                "as many requests push events as may at a time; put more events into each"
+            }
+            Self::Forwards => "requests to the control plane come faster than they may",
+            Self::ForwardBytes => "bodies for the control plane are as many bytes as may be at a time",
         }
     }
 
@@ -83,8 +115,8 @@ impl Limit {
             Self::Handshakes | Self::NodeConnects | Self::ClientConnects | Self::TenantConnects => {
                 (1, 9)
             }
-            Self::KeyFailures => (1, 4),
-            Self::Reads => (0, 1),
+            Self::KeyFailures | Self::ForwardBytes => (1, 4),
+            Self::Reads | Self::Pushes | Self::Forwards => (0, 1),
         };
         (Duration::from_secs(least), Duration::from_secs(width))
     }
@@ -98,25 +130,6 @@ pub struct LimitError {
     pub limit: Limit,
     /// After which time.
     pub retry_after: Duration,
-}
-
-impl LimitError {
-    /// The status of an HTTP answer: 503 for the node's limits, 429 for the caller's own.
-    pub const fn status(self) -> u16 {
-        match self.limit {
-            Limit::NodeConnections | Limit::Handshakes | Limit::NodeConnects | Limit::Memory => 503,
-            Limit::ClientConnects
-            | Limit::TenantConnections
-            | Limit::TenantConnects
-            | Limit::Reads
-            | Limit::KeyFailures => 429,
-        }
-    }
-
-    /// Whole seconds after which to come back, never 0.
-    pub const fn retry_after_secs(self) -> u64 {
-        self.retry_after.as_secs() + 1
-    }
 }
 
 #[cfg(test)]

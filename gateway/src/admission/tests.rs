@@ -44,7 +44,7 @@ fn a_full_node_lets_a_socket_in_when_another_goes() {
     let held = admission.admit_socket(client(1)).unwrap();
     let refused = admission.admit_socket(client(2)).unwrap_err();
     assert_eq!(
-        (refused.limit, refused.status()),
+        (refused.limit, refused.limit.status()),
         (Limit::NodeConnections, 503)
     );
     drop(held);
@@ -116,7 +116,7 @@ fn a_tenants_connects_are_limited_apart_from_its_connections() {
         .filter_map(|_| admission.admit_stream(&a).err())
         .collect();
     assert!(refused.len() >= 900, "{} were refused", refused.len());
-    let limits = |error: &LimitError| (error.limit, error.status());
+    let limits = |error: &LimitError| (error.limit, error.limit.status());
     assert_eq!(limits(&refused[0]), (Limit::TenantConnects, 429));
     assert!(admission.admit_stream(&b).is_ok());
 }
@@ -128,7 +128,7 @@ fn those_who_are_refused_together_come_back_apart() {
     let mut seconds = [0; 16];
     for _ in 0..1_000 {
         let refused = admission.admit_socket(client(2)).unwrap_err();
-        seconds[usize::try_from(refused.retry_after_secs()).unwrap()] += 1;
+        seconds[usize::try_from(refused.retry_after.as_secs() + 1).unwrap()] += 1;
     }
     assert_eq!(seconds[..6], [0; 6], "never sooner than the least");
     let spread = &seconds[6..];
@@ -146,7 +146,7 @@ fn wrong_keys_slow_their_own_address() {
         admission.count_key_failure(client(1));
     }
     let refused = admission.admit_unknown_key(client(1)).unwrap_err();
-    assert_eq!((refused.limit, refused.status()), (Limit::KeyFailures, 429));
+    assert_eq!((refused.limit, refused.limit.status()), (Limit::KeyFailures, 429));
     assert_eq!(admission.admit_unknown_key(client(2)), Ok(()));
 }
 
@@ -156,7 +156,7 @@ fn without_memory_nobody_new_comes_in() {
     let _held = admission.admit_socket(client(1)).unwrap();
     admission.set_out_of_memory(true);
     let refused = admission.admit_socket(client(1)).unwrap_err();
-    assert_eq!((refused.limit, refused.status()), (Limit::Memory, 503));
+    assert_eq!((refused.limit, refused.limit.status()), (Limit::Memory, 503));
     admission.set_out_of_memory(false);
     assert!(admission.admit_socket(client(1)).is_ok());
     assert_eq!(admission.figures().limited[Limit::Memory as usize], 1);

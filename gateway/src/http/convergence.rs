@@ -10,8 +10,9 @@ use http::{HeaderValue, Request, Response};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer};
 use super::query::ChannelQuery;
+use crate::refusal::Refusal;
 use crate::shard::{Mail, Shell};
 
 /// The body, summed over the shards of this node.
@@ -49,9 +50,8 @@ pub(super) async fn convergence<B>(
             channel: channel.clone(),
             answer,
         };
-        let draining = || Refusal::unavailable("the node is draining");
-        mailbox.send(mail).await.map_err(|_| draining())?;
-        let convergence = convergence.await.map_err(|_| draining())?;
+        mailbox.send(mail).await.map_err(|_| Refusal::draining())?;
+        let convergence = convergence.await.map_err(|_| Refusal::draining())?;
         if let Some(other) = convergence.head
             && (other.epoch, other.revision) > (head.epoch, head.revision)
         {

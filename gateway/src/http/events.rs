@@ -16,9 +16,11 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer};
 use super::discard::discard;
 use super::lines::Lines;
+use crate::admission::Limit;
+use crate::refusal::{Cause, Refusal};
 use crate::shard::Shell;
 use crate::source::{Batch, Line, PushError, Pusher, Tally};
 
@@ -53,7 +55,7 @@ pub(super) async fn push(shell: &Rc<Shell>, request: Request<Incoming>) -> Resul
         Ok(()) => ok(&tally),
         Err(refusal) => {
             shell.count_refusal(&refusal);
-            refused(refusal, &tally)
+            refused(&refusal, &tally)
         }
     })
 }
@@ -89,7 +91,8 @@ impl Push {
         if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
             return Err(too_large(bytes_max));
         }
-        let pusher = services.push.admit().ok_or_else(too_many_requests)?;
+        let full = || services.admission.refuse(Limit::Pushes);
+        let pusher = services.push.admit().ok_or_else(full)?;
         Ok(Self {
             deadline: services.clock.now() + services.config.control_timeout,
             shell: Rc::clone(shell),
@@ -108,7 +111,7 @@ impl Push {
             let deadline = services.clock.deadline(self.deadline);
             let frame = match tokio::time::timeout_at(deadline, frame).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(_))) => return Err(Refusal::bad_request("the body broke off")),
+                Ok(Some(Err(_))) => return Err(Refusal::malformed("the body broke off")),
                 Ok(None) => break,
                 Err(_) => return Err(too_slow()),
             };
@@ -148,9 +151,8 @@ impl Push {
             self.pusher.push(batch, tally).await?;
         }
         if are_too_many {
-            let problem = Problem::new(413, "events.too_many", "Too many events");
             let detail = format!("a body may have {EVENTS_MAX} events; send the others in another");
-            return Err(problem.with_detail(detail).into());
+            return Err(Refusal::new(Cause::TooManyEvents, detail));
         }
         Ok(())
     }
@@ -162,10 +164,9 @@ fn judge(tally: &Tally) -> Result<(), Refusal> {
         return Ok(());
     }
     if tally.refused == 0 {
-        return Err(Refusal::bad_request("the body has no events"));
+        return Err(Refusal::malformed("the body has no events"));
     }
-    let mut problem = Problem::new(422, "events.refused", "No event was taken")
-        .with_detail("every line was refused; the violations say why");
+    let detail = "every line was refused; the violations say why";
     let violation = |refusal: &crate::source::LineRefusal| Violation {
         code: refusal.reason.to_owned(),
         path: format!("lines[{}]", refusal.line),
@@ -173,8 +174,8 @@ fn judge(tally: &Tally) -> Result<(), Refusal> {
         limit: None,
         actual: None,
     };
-    problem.violations = tally.refusals.iter().map(violation).collect();
-    Err(problem.into())
+    let violations = tally.refusals.iter().map(violation).collect();
+    Err(Refusal::new(Cause::EventsRefused, detail).with_violations(violations))
 }
 
 fn ok(tally: &Tally) -> Answer {
@@ -187,7 +188,7 @@ fn ok(tally: &Tally) -> Answer {
 }
 
 /// A problem document that also says what was taken before it.
-fn refused(refusal: Refusal, tally: &Tally) -> Answer {
+fn refused(refusal: &Refusal, tally: &Tally) -> Answer {
     #[derive(Serialize)]
     struct Told<'a> {
         #[serde(flatten)]
@@ -196,11 +197,11 @@ fn refused(refusal: Refusal, tally: &Tally) -> Answer {
         tally: &'a Tally,
     }
     let told = Told {
-        problem: &refusal.problem,
+        problem: &refusal.problem(),
         tally,
     };
     let json = serde_json::to_vec(&told).expect("a problem and a tally have text keys only");
-    let (head, _) = refusal.into_answer().into_parts();
+    let (head, _) = answer::refused(refusal).into_parts();
     Response::from_parts(head, answer::whole(json.into()))
 }
 
@@ -213,7 +214,7 @@ fn named_tenant(headers: &HeaderMap) -> Result<Option<TenantId>, Refusal> {
         .to_str()
         .ok()
         .and_then(|name| TenantId::new(name).ok());
-    let tenant = tenant.ok_or_else(|| Refusal::bad_request("X-Tenant-Id is not a tenant's id"))?;
+    let tenant = tenant.ok_or_else(|| Refusal::malformed("X-Tenant-Id is not a tenant's id"))?;
     Ok(Some(tenant))
 }
 
@@ -229,9 +230,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     if is_known && is_plain {
         return Ok(());
     }
-    let problem = Problem::new(415, "request.media_type", "Unsupported media type");
     let detail = "send application/x-ndjson, one event a line, without a content encoding";
-    Err(problem.with_detail(detail).into())
+    Err(Refusal::new(Cause::MediaType, detail))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
@@ -239,36 +239,20 @@ fn text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> 
 }
 
 fn too_large(bytes_max: usize) -> Refusal {
-    let problem = Problem::new(413, "request.too_large", "Body too large");
     let detail = format!("a body may have {bytes_max} bytes here");
-    problem.with_detail(detail).into()
+    Refusal::new(Cause::BodyTooLarge, detail)
 }
 
 fn too_slow() -> Refusal {
-    let problem = Problem::new(408, "request.timeout", "Request timeout");
-    problem.with_detail("the body did not come in time").into()
-}
-
-fn too_many_requests() -> Refusal {
-    let problem = Problem::new(429, "limit.exceeded", "Limit exceeded");
-    let detail = "as many requests push events as may at a time; put more events into each";
-    Refusal {
-        problem: Box::new(problem.with_detail(detail)),
-        retry_after_secs: Some(1),
-    }
+    Refusal::new(Cause::BodyTimeout, "the body did not come in time")
 }
 
 impl From<PushError> for Refusal {
     fn from(error: PushError) -> Self {
-        let reason = match error {
-            PushError::Full => "ingest.full",
-            PushError::Closed => "node.draining",
+        let cause = match error {
+            PushError::Full => Cause::IngestFull,
+            PushError::Closed => Cause::Draining,
         };
-        let problem = Problem::new(503, reason, "Unavailable");
-        // Source of a second: arbitrary, because the hub takes thousands of events in it.
-        Self {
-            problem: Box::new(problem.with_detail(error.to_string())),
-            retry_after_secs: Some(1),
-        }
+        Self::new(cause, error.to_string())
     }
 }

@@ -8,9 +8,8 @@ use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{DeliveryMode, Subscribe};
 use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, SubscriptionId, TenantId};
 use freshet_proto::limits::FILTER_PATTERNS_MAX;
-use freshet_proto::problem::Problem;
 
-use super::answer::Refusal;
+use crate::refusal::{Cause, Refusal};
 
 /// The number of the one subscription that an SSE stream or a read has, and of the one that a
 /// WebSocket's request makes.
@@ -47,15 +46,14 @@ impl ChannelQuery {
         let cursor = fields.cursor.take().map(|text| text.parse());
         let cursor = cursor
             .transpose()
-            .map_err(|_| Refusal::bad_request("cursor is not one; leave it out to start anew"))?;
+            .map_err(|_| Refusal::malformed("cursor is not one; leave it out to start anew"))?;
         Ok(Some(Self::from_fields(fields)?.subscribe(cursor)))
     }
 
     fn from_fields(fields: Fields<'_>) -> Result<Self, Refusal> {
-        let bad = |error: freshet_proto::ids::NameError| Refusal::bad_request(&error.to_string());
+        let bad = |error: freshet_proto::ids::NameError| Refusal::malformed(error.to_string());
         let keys = KeyFilter::new(&fields.keys).map_err(|error| {
-            let problem = Problem::new(400, "subscription.filter", "Bad filter");
-            Refusal::from(problem.with_detail(error.to_string()))
+            Refusal::new(Cause::Filter, error.to_string())
         })?;
         Ok(Self {
             environment: named(fields.environment, "env")?.parse().map_err(bad)?,
@@ -65,7 +63,7 @@ impl ChannelQuery {
             mode: match fields.mode.as_deref() {
                 None | Some("delta") => DeliveryMode::Delta,
                 Some("hint") => DeliveryMode::Hint,
-                Some(_) => return Err(Refusal::bad_request("mode is delta or hint")),
+                Some(_) => return Err(Refusal::malformed("mode is delta or hint")),
             },
             wait: fields.wait.map(|text| wait(&text)).transpose()?,
         })
@@ -95,7 +93,7 @@ impl ChannelQuery {
 
 fn named<'a>(value: Option<Cow<'a, str>>, name: &str) -> Result<Cow<'a, str>, Refusal> {
     value.ok_or_else(|| {
-        Refusal::bad_request(&format!("the query must name {name}, as in ?{name}=…"))
+        Refusal::malformed(format!("the query must name {name}, as in ?{name}=…"))
     })
 }
 
@@ -144,7 +142,7 @@ impl<'a> Fields<'a> {
 
 /// `30s`, `500ms` or plain seconds, at most [`WAIT_MAX`].
 fn wait(text: &str) -> Result<Duration, Refusal> {
-    let bad = || Refusal::bad_request("wait is a time such as 30s or 500ms");
+    let bad = || Refusal::malformed("wait is a time such as 30s or 500ms");
     let (digits, is_millis) = match text.strip_suffix("ms") {
         Some(digits) => (digits, true),
         None => (text.strip_suffix('s').unwrap_or(text), false),
@@ -185,9 +183,8 @@ mod tests {
         let detail = |query: &str| {
             ChannelQuery::parse(query)
                 .unwrap_err()
-                .problem
-                .detail
-                .unwrap()
+                .detail()
+                .to_owned()
         };
         assert!(detail("set=s&app=a").contains("env"));
         assert!(detail("env=a/b&set=s&app=a").contains("environment"));

@@ -15,9 +15,10 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer};
 use super::query::{ChannelQuery, ONLY};
 use crate::auth::Caller;
+use crate::refusal::Refusal;
 use crate::shard::{Entrance, Outcome, Shell, Sink};
 
 /// Answers a read: 304 if the client has it, else the body; with `wait`, at a change or at the end
@@ -54,7 +55,7 @@ pub(super) async fn config<B>(shell: &Rc<Shell>, request: &Request<B>) -> Result
         return Ok(answer);
     }
     let body = shell.with_core(|core, _| core.body(&channel, &filter));
-    let body = body.ok_or_else(|| Refusal::unavailable("the channel is being loaded"))?;
+    let body = body.ok_or_else(|| Refusal::channel_unavailable("the channel is being loaded"))?;
     Ok(ok(shell, head, &filter, body))
 }
 
@@ -146,10 +147,10 @@ impl Shell {
                 let timeout = self.services.config.control_timeout;
                 match tokio::time::timeout(timeout, self.next_body(caller, subscribe)).await {
                     Ok(outcome) => outcome.map(|(cursor, _)| cursor),
-                    Err(_) => Err(Refusal::unavailable("the channel did not come in time")),
+                    Err(_) => Err(Refusal::channel_unavailable("the channel did not come in time")),
                 }
             }
-            Err(error) => Err(Refusal::unavailable(&error.to_string())),
+            Err(error) => Err(Refusal::channel_unavailable(error.to_string())),
         }
     }
 
@@ -183,16 +184,16 @@ impl Shell {
                 Err(if code == Some(ErrorCode::UnknownChannel) {
                     Refusal::unknown_channel()
                 } else {
-                    Refusal::unavailable("the channel could not be loaded; try again")
+                    Refusal::channel_unavailable("the channel could not be loaded; try again")
                 })
             }
-            Err(_) => Err(Refusal::unavailable("the node is draining")),
+            Err(_) => Err(Refusal::draining()),
         }
     }
 
     /// Counts what was refused for a limit.
     pub(crate) fn count_refusal(&self, refusal: &Refusal) {
-        if refusal.problem.status == 429 || refusal.retry_after_secs.is_some() {
+        if refusal.is_temporary() {
             self.count(|figures| figures.limited += 1);
         }
     }

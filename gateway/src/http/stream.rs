@@ -16,9 +16,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer};
 use super::discard::discard;
 use super::rewind::Rewind;
+use crate::refusal::Refusal;
 use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
 
 /// A body for hyper.

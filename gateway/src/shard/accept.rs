@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use freshet_control::alive::is_struck;
 use freshet_fanout::time::Time;
-use freshet_proto::problem::Problem;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpStream;
 
@@ -21,6 +20,7 @@ use super::socket::try_read;
 use super::stream::Arrival;
 use crate::admission::{ClientKey, Entry, Permit};
 use crate::http::{self, answer, rewind::Rewind};
+use crate::refusal::{Cause, Refusal};
 
 /// Sockets that are accepted before others get their turn. Source: arbitrary, because with their
 /// handshakes they take a third of a millisecond, little more than the writes of two slices.
@@ -200,7 +200,7 @@ async fn wait_for_head(
     drop((handshake, head));
     let first = first.unwrap_or_else(|_| {
         let detail = format!("no whole request within {timeout:?}");
-        First::Bad(Problem::new(408, "handshake.timeout", "Request timeout").with_detail(detail))
+        First::Bad(Refusal::new(Cause::HandshakeTimeout, detail))
     });
     // What follows has a place of its own: a socket that only waits for its head needs a tenth.
     Box::pin(serve(shell, (arrival, client), first)).await;
@@ -217,10 +217,10 @@ async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first:
             http::serve(shell, client, Rewind::new(held, socket)).await;
             drop(place);
         }
-        First::Bad(problem) => {
+        First::Bad(refusal) => {
             shell.count(|figures| figures.bad_heads += 1);
             let socket = &arrival.socket;
-            farewell(&shell, socket, &answer::raw_refusal(&problem.into())).await;
+            farewell(&shell, socket, &answer::raw_refusal(&refusal)).await;
         }
         First::Gone => {}
     }

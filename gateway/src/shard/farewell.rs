@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use super::Shell;
 use super::socket::try_read;
 use crate::admission::LimitError;
-use crate::http::answer::{self, Refusal};
+use crate::http::answer;
+use crate::refusal::Refusal;
 
 /// How long a refused socket may take to send its head. Source: arbitrary, because it is a few round
 /// trips, and a client sends its head with its handshake.

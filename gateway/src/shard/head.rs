@@ -1,9 +1,8 @@
 //! The head of a socket's first request: what it turned out to be.
 
-use freshet_proto::problem::Problem;
-
 use super::request::StreamRequest;
 use crate::admission::ClientKey;
+use crate::refusal::{Cause, Refusal};
 
 /// Headers of one request. Source: arbitrary, because browsers send some twenty.
 const HEADERS_MAX: usize = 64;
@@ -15,7 +14,7 @@ pub(super) enum First {
     /// Anything else that is a request, with the bytes that were read of it.
     Request(Vec<u8>),
     /// Not a request: the answer to it.
-    Bad(Problem),
+    Bad(Refusal),
     /// The peer left.
     Gone,
 }
@@ -33,7 +32,7 @@ enum Parsed {
     Stream(StreamRequest),
     Request,
     Partial,
-    Bad(Problem),
+    Bad(Refusal),
 }
 
 impl Head {
@@ -71,9 +70,9 @@ impl Head {
     }
 }
 
-fn too_large(bytes_max: usize) -> Problem {
+fn too_large(bytes_max: usize) -> Refusal {
     let detail = format!("a request head may have {bytes_max} bytes");
-    Problem::new(431, "request.head_too_large", "Request head too large").with_detail(detail)
+    Refusal::new(Cause::HeadTooLarge, detail)
 }
 
 fn parse(client: ClientKey, bytes: &[u8], bytes_max: usize) -> Parsed {
@@ -94,12 +93,11 @@ fn parse(client: ClientKey, bytes: &[u8], bytes_max: usize) -> Parsed {
             }
         }
         Err(httparse::Error::TooManyHeaders) => {
-            let problem = Problem::new(431, "request.too_many_headers", "Too many headers");
-            Parsed::Bad(problem.with_detail(format!("at most {HEADERS_MAX} headers are read")))
+            let detail = format!("at most {HEADERS_MAX} headers are read");
+            Parsed::Bad(Refusal::new(Cause::TooManyHeaders, detail))
         }
         Err(error) => {
-            let problem = Problem::new(400, "request.malformed", "Not an HTTP request");
-            Parsed::Bad(problem.with_detail(error.to_string()))
+            Parsed::Bad(Refusal::malformed(format!("not an HTTP request: {error}")))
         }
     }
 }

@@ -9,7 +9,6 @@ use freshet_fanout::frame::Wire;
 use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::frame::{ClientFrame, ErrorFrame, SUBPROTOCOL, ServerFrame, Subscribe};
 use freshet_proto::limits::CLIENT_FRAME_BYTES_MAX;
-use freshet_proto::problem::Problem;
 use freshet_proto::ws::{self, Decoder, Message, Peer};
 use tokio::net::TcpStream;
 
@@ -21,8 +20,9 @@ use super::socket::try_read;
 use super::{Entrance, Shell};
 use crate::admission::Permit;
 use crate::auth::Caller;
-use crate::http::answer::{self, Refusal};
+use crate::http::answer;
 use crate::http::query::ChannelQuery;
+use crate::refusal::{Cause, Refusal};
 
 /// Room for what a stream begins with: the answer's head, `hello`, and the first frame. Source: a
 /// stream that resumes begins with some 600 bytes; with more it grows.
@@ -77,21 +77,19 @@ impl Shell {
             is_upgrade,
         } = &request.kind
         else {
-            return Err(Refusal::bad_request("not a WebSocket request"));
+            return Err(Refusal::malformed("not a WebSocket request"));
         };
         let (true, Some(key)) = (is_upgrade, key) else {
-            let problem = Problem::new(426, "request.upgrade_required", "WebSocket required");
-            return Err(problem
-                .with_detail("for server-sent events use /v1/stream/changes")
-                .into());
+            let detail = "for server-sent events use /v1/stream/changes";
+            return Err(Refusal::new(Cause::UpgradeRequired, detail));
         };
         if version.as_deref() != Some("13") {
-            return Err(Refusal::bad_request("Sec-WebSocket-Version must be 13"));
+            return Err(Refusal::malformed("Sec-WebSocket-Version must be 13"));
         }
         let mut offered = protocols.iter().flat_map(|list| list.split(','));
         let is_offered = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
         if protocols.is_some() && !is_offered {
-            return Err(Refusal::bad_request(
+            return Err(Refusal::malformed(
                 "the subprotocol spoken here is ecs.refresh.v1",
             ));
         }
@@ -136,12 +134,12 @@ impl Shell {
         request: &StreamRequest,
     ) -> Result<SseEntry, Refusal> {
         let StreamKind::Sse { last_event_id } = &request.kind else {
-            return Err(Refusal::bad_request("not an SSE request"));
+            return Err(Refusal::malformed("not an SSE request"));
         };
         let channel_query = ChannelQuery::parse(&request.query)?;
         let cursor = match last_event_id {
             Some(id) => Some(id.parse().map_err(|_| {
-                Refusal::bad_request("Last-Event-ID is not a cursor; leave it out to start anew")
+                Refusal::malformed("Last-Event-ID is not a cursor; leave it out to start anew")
             })?),
             None => None,
         };
@@ -413,25 +411,8 @@ impl Early {
 
 /// A refusal in frames, for a WebSocket that was answered 101 already.
 fn refusal_frames(refusal: &Refusal) -> Vec<u8> {
-    let (code, reason) = match refusal.problem.status {
-        401 => (ErrorCode::Unauthorized, CloseReason::Unauthorized),
-        403 => (ErrorCode::Forbidden, CloseReason::Unauthorized),
-        // A limit, or the control plane is away: come back later.
-        _ => (ErrorCode::LimitExceeded, CloseReason::Overloaded),
-    };
-    let retry_after_ms = refusal
-        .retry_after_secs
-        .and_then(|secs| u32::try_from(secs * 1_000).ok());
-    let message = refusal.problem.detail.clone().unwrap_or_default();
-    frames_and_close(
-        ErrorFrame {
-            code,
-            message,
-            sub: None,
-            retry_after_ms,
-        },
-        reason,
-    )
+    let (error, reason) = refusal.frame();
+    frames_and_close(error, reason)
 }
 
 /// The last words to a connection that the core does not know.

@@ -1,4 +1,4 @@
-//! The HTTP interface: routes, and nothing that decides.
+//! The HTTP interface: from a request to its handler, and nothing that decides.
 
 mod admin;
 mod body;
@@ -12,48 +12,56 @@ mod internal;
 mod keys;
 mod openapi;
 mod problem;
+pub mod routes;
 
 use axum::Router;
-use axum::middleware::from_fn;
-use axum::routing::{delete, get, post};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use http::Method;
+use http::header::CONTENT_LENGTH;
 
 use crate::plane::ControlPlane;
+use routes::{Endpoint, Lookup};
 
-/// Every route, with problem documents for all that goes wrong.
+/// Answers every request by the table of routes, with problem documents for all that goes wrong.
 pub(crate) fn router(plane: ControlPlane) -> Router {
     Router::new()
-        .route("/v1/config/publish", post(channels::publish))
-        .route("/v1/config/rollback", post(channels::rollback))
-        .route("/v1/config/versions", get(history::versions))
-        .route("/v1/config/diff", get(history::diff))
-        .route("/v1/snapshots/{id}", get(history::snapshot))
-        .route("/v1/audit", get(history::audit))
-        .route("/v1/drafts", post(drafts::create))
-        .route(
-            "/v1/drafts/{id}",
-            get(drafts::read).patch(drafts::extend).post(drafts::act),
-        )
-        .route("/v1/import", post(import::start))
-        .route("/v1/import/{id}", get(import::status))
-        .route("/v1/tenants", get(admin::tenants).post(admin::put_tenant))
-        .route(
-            "/v1/environments",
-            get(admin::environments).post(admin::create_environment),
-        )
-        .route("/v1/sets", get(admin::sets).post(admin::create_set))
-        .route(
-            "/v1/sets/{set}/apps",
-            get(admin::apps).post(admin::create_app),
-        )
-        .route("/v1/layers", get(admin::layers))
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/signing", get(keys::signing))
-        .route("/v1/keys/{id}", delete(keys::revoke))
-        .route("/v1/openapi.json", get(openapi::document))
-        .route("/v1/internal/snapshot", get(internal::snapshot))
-        .route("/v1/internal/principal", get(internal::principal))
-        .fallback(problem::no_such_path)
-        .method_not_allowed_fallback(problem::no_such_method)
+        .fallback(dispatch)
         .layer(from_fn(context::with_context))
+        .layer(from_fn(head_alone))
         .with_state(plane)
+}
+
+async fn dispatch(State(plane): State<ControlPlane>, mut request: Request) -> Response {
+    let uri = request.uri();
+    let (endpoint, serve) = match routes::find(request.method(), uri.path()) {
+        Lookup::Known(endpoint) => match endpoint.serve() {
+            Some(serve) => (endpoint, serve),
+            // Only a gateway has it.
+            None => return problem::no_such_path(uri).into_response(),
+        },
+        Lookup::WrongMethod { allow } => {
+            return problem::no_such_method(uri, &allow).into_response();
+        }
+        Lookup::Unknown => return problem::no_such_path(uri).into_response(),
+    };
+    request
+        .extensions_mut()
+        .insert::<&'static Endpoint>(endpoint);
+    serve(request, plane).await
+}
+
+/// HEAD is answered with the head of what GET is. Source: RFC 9110 section 9.3.2.
+async fn head_alone(request: Request, next: Next) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let mut answer = next.run(request).await;
+    if is_head {
+        if let Some(bytes) = answer.body().size_hint().exact() {
+            answer.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+        }
+        *answer.body_mut() = Body::empty();
+    }
+    answer
 }

@@ -23,6 +23,7 @@ mod writer;
 pub use alive::Pulse;
 pub use change::{ChangeSet, Layer};
 pub use error::{OpenError, RelayError, SeedError, StoreError, WriteError};
+pub use http::routes;
 pub use plane::{ControlOptions, ControlPlane};
 pub use relay::kafka::KafkaSink;
 pub use relay::{EventSink, OutboxEvent, SinkError};

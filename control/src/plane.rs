@@ -162,6 +162,8 @@ impl ControlPlane {
     }
 
     /// Everything under `/v1` that the control plane serves, and `/v1/internal`.
+    ///
+    /// Cost: it is made anew by each call; a clone of it is a pointer.
     pub fn router(&self) -> axum::Router {
         http::router(self.clone())
     }

@@ -7,11 +7,13 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use ed25519_dalek::{SECRET_KEY_LENGTH, SigningKey};
 use freshet_proto::signature::{Claims, Signature};
 use freshet_proto::timestamp::Timestamp;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::error::OpenError;
@@ -21,6 +23,8 @@ use crate::error::OpenError;
 pub(crate) struct Signer {
     key: SigningKey,
     kid: String,
+    /// Made once: anyone may ask for it, as often as they like.
+    key_set: Bytes,
 }
 
 /// The file in the data folder.
@@ -57,7 +61,12 @@ impl Signer {
         let key = SigningKey::from_bytes(seed);
         let digest = Sha256::digest(key.verifying_key().as_bytes());
         let kid = hex(&digest[..KID_BYTES]);
-        Self { key, kid }
+        let public = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
+        let key_set = json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": public,
+        }] });
+        let key_set = key_set.to_string().into();
+        Self { key, kid, key_set }
     }
 
     /// Signs `claims`.
@@ -70,9 +79,9 @@ impl Signer {
         &self.kid
     }
 
-    /// The public key as it stands in a JWK: base64url without padding.
-    pub(crate) fn public_key(&self) -> String {
-        URL_SAFE_NO_PAD.encode(self.key.verifying_key().as_bytes())
+    /// The public key as the JSON of a JWK set (RFC 8037).
+    pub(crate) const fn key_set(&self) -> &Bytes {
+        &self.key_set
     }
 }
 
@@ -135,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Signer::open(dir.path()).unwrap();
         let again = Signer::open(dir.path()).unwrap();
-        assert_eq!(first.public_key(), again.public_key());
+        assert_eq!(first.key_set(), again.key_set());
         assert_eq!(first.kid().len(), 16);
         let mode = std::fs::metadata(dir.path().join(KEY_FILE))
             .unwrap()

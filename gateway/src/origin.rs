@@ -30,7 +30,11 @@ pub struct Origin {
 
 #[derive(Clone, Debug)]
 enum Place {
-    Embedded(ControlPlane),
+    Embedded {
+        control: ControlPlane,
+        /// Made once; a clone of it answers a request.
+        router: axum::Router,
+    },
     Remote(Arc<Remote>),
 }
 
@@ -59,9 +63,10 @@ pub enum OriginError {
 impl Origin {
     /// The control plane of this process.
     pub fn embedded(runtime: Handle, control: ControlPlane) -> Self {
+        let router = control.router();
         Self {
             runtime,
-            place: Place::Embedded(control),
+            place: Place::Embedded { control, router },
         }
     }
 
@@ -84,7 +89,7 @@ impl Origin {
     ) -> Result<Option<ChannelSnapshot>, OriginError> {
         let channel = channel.clone();
         match self.place.clone() {
-            Place::Embedded(control) => {
+            Place::Embedded { control, .. } => {
                 self.run(async move {
                     let snapshot = control.snapshot(&channel).await;
                     snapshot.map_err(|error| OriginError::Broken(error.to_string()))
@@ -105,7 +110,7 @@ impl Origin {
     /// [`OriginError`].
     pub async fn principal(&self, key: KeyDigest) -> Result<Option<Principal>, OriginError> {
         match self.place.clone() {
-            Place::Embedded(control) => {
+            Place::Embedded { control, .. } => {
                 self.run(async move {
                     let principal = control.principal(&key).await;
                     principal.map_err(|error| OriginError::Broken(error.to_string()))
@@ -123,10 +128,10 @@ impl Origin {
     /// [`OriginError`].
     pub async fn forward(&self, request: Request<Bytes>) -> Result<Response<Bytes>, OriginError> {
         match self.place.clone() {
-            Place::Embedded(control) => {
+            Place::Embedded { router, .. } => {
                 self.run(async move {
                     let request = request.map(|body| axum::body::Body::new(Full::new(body)));
-                    let Ok(answer) = control.router().oneshot(request).await;
+                    let Ok(answer) = router.oneshot(request).await;
                     let (head, body) = answer.into_parts();
                     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
                     let body = body.map_err(|error| OriginError::Broken(error.to_string()))?;

@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use freshet_proto::ids::{AppName, Environment, NameError, SetName, TenantId};
 use freshet_proto::timestamp::Timestamp;
 use serde::Deserialize;
 
-use super::body::{Json, Params, json};
+use super::body::{Json, Params, Segment, json};
 use super::caller::Caller;
 use super::problem::ApiError;
 use crate::document::{
@@ -21,9 +21,8 @@ use crate::writer::{Answer, IfExists, Op, TenantStatus};
 
 pub(super) async fn tenants(
     State(plane): State<ControlPlane>,
-    caller: Caller,
+    _: Caller,
 ) -> Result<Response, ApiError> {
-    caller.may_change_platform()?;
     let items = plane
         .readers()
         .tenants()
@@ -39,7 +38,6 @@ pub(super) async fn put_tenant(
     caller: Caller,
     Json { value: body, raw }: Json<TenantBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_change_platform()?;
     let mut fields = Fields::default();
     let tenant = fields.need("tenantId", Some(&body.tenant_id), TenantId::new);
     let edition = parse_edition(&body.edition);
@@ -69,7 +67,6 @@ pub(super) async fn environments(
     State(plane): State<ControlPlane>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     Ok(list(plane.readers().environments(&caller.tenant).await?))
 }
 
@@ -78,7 +75,6 @@ pub(super) async fn create_environment(
     caller: Caller,
     Json { value: body, raw }: Json<EnvironmentBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_administer()?;
     let environment = name("environment", &body.environment, Environment::new)?;
     let op = Op::CreateEnvironment {
         environment,
@@ -91,7 +87,6 @@ pub(super) async fn sets(
     State(plane): State<ControlPlane>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     Ok(list(plane.readers().sets(&caller.tenant).await?))
 }
 
@@ -100,7 +95,6 @@ pub(super) async fn create_set(
     caller: Caller,
     Json { value: body, raw }: Json<SetBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_administer()?;
     let set = name("set", &body.set, SetName::new)?;
     let op = Op::CreateSet {
         set,
@@ -112,9 +106,8 @@ pub(super) async fn create_set(
 pub(super) async fn apps(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(set): Path<String>,
+    Segment(set): Segment,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let missing = || ApiError::missing("set", &set);
     let name = SetName::new(&set).map_err(|_| missing())?;
     let apps = plane.readers().apps(&caller.tenant, &name).await?;
@@ -124,10 +117,9 @@ pub(super) async fn apps(
 pub(super) async fn create_app(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(set): Path<String>,
+    Segment(set): Segment,
     Json { value: body, raw }: Json<AppBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_administer()?;
     let set = SetName::new(&set).map_err(|_| ApiError::missing("set", &set))?;
     let app = name("app", &body.app, AppName::new)?;
     let op = Op::CreateApp {
@@ -149,7 +141,6 @@ pub(super) async fn layers(
     caller: Caller,
     Params(query): Params<LayersQuery>,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let set = query
         .set
         .as_deref()

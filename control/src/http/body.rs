@@ -10,10 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::problem::ApiError;
+use super::routes::Endpoint;
 use crate::change::violation;
 use crate::limits::BODY_BYTES_MAX;
 use crate::plane::ControlPlane;
 use crate::writer::Answer;
+
+/// The media type of every document. Source: RFC 8259 section 11.
+const JSON: &str = "application/json";
 
 /// A JSON body of at most `CAP` bytes.
 #[derive(Debug)]
@@ -73,6 +77,26 @@ fn not_json(error: &serde_json::Error) -> ApiError {
     ApiError::bad_request("body.not_json", format!("the body is not JSON: {error}"))
 }
 
+/// What stands in the path for the endpoint's parameter.
+#[derive(Debug)]
+pub(super) struct Segment(pub(super) String);
+
+impl FromRequestParts<ControlPlane> for Segment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ControlPlane) -> Result<Self, ApiError> {
+        let argument = endpoint(parts).argument(parts.uri.path());
+        let invalid = || ApiError::bad_request("path.invalid", "the path is not UTF-8");
+        argument.map(Self).ok_or_else(invalid)
+    }
+}
+
+/// The row of the table that the request was found by.
+pub(super) fn endpoint(parts: &Parts) -> &'static Endpoint {
+    let endpoint = parts.extensions.get::<&'static Endpoint>();
+    endpoint.expect("only a request whose endpoint is known gets to a handler")
+}
+
 /// A query.
 #[derive(Debug)]
 pub(super) struct Params<T>(pub(super) T);
@@ -92,12 +116,18 @@ pub(super) fn json(document: &impl Serialize) -> Response {
     Answer::json(Answer::OK, document).into_response()
 }
 
+/// A JSON document that was written before.
+pub(super) fn prepared(document: &Bytes) -> Response {
+    let json = [(CONTENT_TYPE, HeaderValue::from_static(JSON))];
+    (json, document.clone()).into_response()
+}
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         let mut response = (status, self.body).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         for (name, value) in [(LOCATION, self.location), (ETAG, self.etag)] {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
                 headers.insert(name, value);

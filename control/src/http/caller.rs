@@ -8,14 +8,17 @@ use http::header::{AUTHORIZATION, HeaderMap, IF_MATCH};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
+use super::body::endpoint;
 use super::context::Context;
 use super::problem::ApiError;
+use super::routes::Access;
 use crate::change::Layer;
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::plane::ControlPlane;
 use crate::writer::{Actor, Idempotency, IfMatch, Op, Request};
 
-/// The owner of a valid key. Which doors it opens is asked of it at each door.
+/// The owner of a valid key that may ask what it asks: the endpoint's own access is checked before
+/// anything of the body is read.
 #[derive(Debug)]
 pub(super) struct Caller {
     principal: Principal,
@@ -43,69 +46,39 @@ impl FromRequestParts<ControlPlane> for Caller {
         let idempotency_key = idempotency_key(&parts.headers)?;
         let if_match = if_match(&parts.headers)?;
         let line = format!("{} {}", parts.method, parts.uri);
-        Ok(Self {
+        let caller = Self {
             principal,
             tenant,
             if_match,
             context,
             idempotency_key,
             line,
-        })
+        };
+        caller.may(endpoint(parts).access())?;
+        Ok(caller)
     }
 }
 
 impl Caller {
     /// # Errors
     ///
-    /// 403 unless the caller may read its tenant.
-    pub(super) fn may_read(&self) -> Result<(), ApiError> {
-        let may = self.principal.is_platform() || self.principal.may_read(&self.tenant);
-        self.need(may, "read", || format!("ecs:read:{}", self.tenant))
-    }
-
-    /// # Errors
-    ///
-    /// 403 unless the caller may write its tenant's configuration.
-    pub(super) fn may_write(&self) -> Result<(), ApiError> {
-        let may = self.principal.is_platform() || self.principal.may_write(&self.tenant);
-        self.need(may, "write", || format!("ecs:write:{}", self.tenant))
+    /// 403 unless the caller may do what `access` says.
+    pub(super) fn may(&self, access: Access) -> Result<(), ApiError> {
+        if access.allows(&self.principal, &self.tenant) {
+            return Ok(());
+        }
+        let scope = access.scope(self.tenant.as_str()).unwrap_or_default();
+        let detail = format!("the key {} lacks the scope {scope}", self.principal.key_id);
+        Err(ApiError::forbidden(access.refusal(), detail))
     }
 
     /// # Errors
     ///
     /// 403 unless the caller may write this layer.
     pub(super) fn may_write_layer(&self, layer: Layer) -> Result<(), ApiError> {
-        match layer {
-            Layer::Global | Layer::Edition => self.may_change_platform(),
-            Layer::Tenant | Layer::Environment | Layer::App => self.may_write(),
-        }
-    }
-
-    /// # Errors
-    ///
-    /// 403 unless the caller may change its tenant's environments, sets and keys.
-    pub(super) fn may_administer(&self) -> Result<(), ApiError> {
-        let may = self.principal.is_platform()
-            || (self.principal.tenant == self.tenant
-                && self.principal.may_administer(&self.tenant));
-        self.need(may, "admin", || format!("ecs:admin:{}", self.tenant))
-    }
-
-    /// # Errors
-    ///
-    /// 403 unless the caller may change what belongs to no tenant.
-    pub(super) fn may_change_platform(&self) -> Result<(), ApiError> {
-        self.need(self.principal.is_platform(), "platform", || {
-            "ecs:admin:platform".to_owned()
-        })
-    }
-
-    /// # Errors
-    ///
-    /// 403 unless the caller is a gateway.
-    pub(super) fn is_gateway(&self) -> Result<(), ApiError> {
-        self.need(self.principal.is_gateway(), "gateway", || {
-            "ecs:gateway:platform".to_owned()
+        self.may(match layer {
+            Layer::Global | Layer::Edition => Access::Platform,
+            Layer::Tenant | Layer::Environment | Layer::App => Access::Write,
         })
     }
 
@@ -135,18 +108,6 @@ impl Caller {
             tenant: self.tenant.clone(),
             trace: self.context.trace().clone(),
         }
-    }
-
-    fn need(&self, may: bool, what: &str, scope: impl Fn() -> String) -> Result<(), ApiError> {
-        if may {
-            return Ok(());
-        }
-        let detail = format!(
-            "the key {} lacks the scope {}",
-            self.principal.key_id,
-            scope()
-        );
-        Err(ApiError::forbidden(&format!("scope.{what}"), detail))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Drafts.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
-use super::body::{Json, json};
+use super::body::{Json, Segment, json};
 use super::caller::Caller;
 use super::problem::ApiError;
 use crate::change::{Layer, violation};
@@ -26,7 +26,6 @@ pub(super) async fn create(
     caller: Caller,
     Json { value: body, raw }: Json<PublishBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_write()?;
     if body.draft_id.is_some() {
         let message = "a new draft gets its id here".to_owned();
         return Err(vec![violation("field.unknown", "draftId".to_owned(), message)].into());
@@ -43,16 +42,15 @@ pub(super) async fn create(
 pub(super) async fn read(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, ApiError> {
-    caller.may_write()?;
     Ok(json(&find(&plane, &caller, &id).await?.answer()?))
 }
 
 pub(super) async fn extend(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     Json { value: patch, raw }: Json<DraftPatch>,
 ) -> Result<Answer, ApiError> {
     may_touch(&plane, &caller, &id).await?;
@@ -62,30 +60,27 @@ pub(super) async fn extend(
     Ok(plane.write(caller.request(op, &raw)).await?)
 }
 
-/// `POST /v1/drafts/{id}:{verb}`.
-pub(super) async fn act(
+pub(super) async fn validate(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(segment): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Answer, ApiError> {
-    match segment.rsplit_once(':') {
-        Some((id, "publish")) => publish(&plane, &caller, id, &[]).await,
-        Some((id, "validate")) => {
-            may_touch(&plane, &caller, id).await?;
-            let op = Op::ValidateDraft { id: id.to_owned() };
-            // It changes nothing, so there is no answer to keep for a second time.
-            let request = caller.request(op, &[]).without_idempotency();
-            Ok(plane.write(request).await?)
-        }
-        Some(_) | None => {
-            let status = http::StatusCode::NOT_FOUND;
-            Err(ApiError::new(status, "path.unknown", "Not found")
-                .detail("a draft can be POSTed to :validate and :publish"))
-        }
-    }
+    may_touch(&plane, &caller, &id).await?;
+    let op = Op::ValidateDraft { id };
+    // It changes nothing, so there is no answer to keep for a second time.
+    let request = caller.request(op, &[]).without_idempotency();
+    Ok(plane.write(request).await?)
 }
 
 pub(super) async fn publish(
+    State(plane): State<ControlPlane>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Result<Answer, ApiError> {
+    publish_named(&plane, &caller, &id, &[]).await
+}
+
+pub(super) async fn publish_named(
     plane: &ControlPlane,
     caller: &Caller,
     id: &str,
@@ -101,7 +96,6 @@ pub(super) async fn publish(
 
 /// A draft's layer does not change, so who may touch it does not change until it is written.
 async fn may_touch(plane: &ControlPlane, caller: &Caller, id: &str) -> Result<(), ApiError> {
-    caller.may_write()?;
     let body = find(plane, caller, id).await?.body()?;
     caller.may_write_layer(body.layer.unwrap_or(Layer::App))
 }

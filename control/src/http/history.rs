@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use freshet_proto::ids::{ChannelId, Key, Revision, TenantId};
 use freshet_proto::timestamp::Timestamp;
 use freshet_proto::value::Value;
 use serde::Deserialize;
 
-use super::body::{Params, json};
+use super::body::{Params, Segment, json};
 use super::caller::Caller;
 use super::problem::ApiError;
 use crate::document::{
@@ -59,7 +59,6 @@ pub(super) async fn versions(
     caller: Caller,
     Params(query): Params<VersionsQuery>,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let channel = named(&caller, (&query.env, &query.set, &query.app))?;
     let size = page_size(query.page_size);
     let below = query.page_token.as_deref().map(|token| {
@@ -94,7 +93,6 @@ pub(super) async fn diff(
     caller: Caller,
     Params(query): Params<DiffQuery>,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let channel = named(&caller, (&query.env, &query.set, &query.app))?;
     let revision = |name: &str, number: Option<u64>| {
         number
@@ -126,9 +124,8 @@ pub(super) async fn diff(
 pub(super) async fn snapshot(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let missing = || ApiError::missing("snapshot", &id);
     let parts: Vec<&str> = id.split('~').collect();
     let [tenant, environment, set, app, revision] = parts[..] else {
@@ -171,7 +168,6 @@ pub(super) async fn audit(
     caller: Caller,
     Params(query): Params<AuditQuery>,
 ) -> Result<Response, ApiError> {
-    caller.may_read()?;
     let size = page_size(query.page_size);
     let before = query.page_token.as_deref().map(|token| {
         let (ts, id) = token.split_once('-').ok_or_else(bad_page_token)?;

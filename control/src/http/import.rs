@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use freshet_proto::ids::{AppName, Environment, SetName};
 use freshet_proto::problem::Violation;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{Json, json, read};
+use super::body::{Json, Segment, json, read};
 use super::caller::Caller;
 use super::drafts::new_name;
 use super::problem::ApiError;
+use super::routes::Access;
 use crate::alive::is_struck;
 use crate::change::violation;
 use crate::document::{Fields, ImportAnswer, ImportBody, PublishBody};
@@ -42,9 +43,8 @@ pub(super) async fn start(
     caller: Caller,
     Json { value: body, raw }: Json<ImportBody, IMPORT_BYTES_MAX>,
 ) -> Result<Answer, ApiError> {
-    caller.may_write()?;
     if !body.environments.is_empty() || !body.sets.is_empty() {
-        caller.may_administer()?;
+        caller.may(Access::Admin)?;
     }
     let permit = plane.imports().clone().try_acquire_owned();
     let permit =
@@ -71,9 +71,8 @@ pub(super) async fn start(
 pub(super) async fn status(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, ApiError> {
-    caller.may_write()?;
     let row = plane.readers().import(&caller.tenant, &id).await?;
     let row = row.ok_or_else(|| ApiError::missing("import", &id))?;
     Ok(json(&ImportAnswer {

@@ -1,18 +1,18 @@
 //! API keys, and the key that signs.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use freshet_proto::limits::SCOPES_MAX;
 use freshet_proto::principal::{KeyDigest, Scope};
 use freshet_proto::problem::Violation;
-use serde_json::json;
 
-use super::body::{self, Json};
+use super::body::{self, Json, Segment};
 use super::caller::Caller;
 use super::drafts::new_name;
 use super::problem::ApiError;
+use super::routes::Access;
 use crate::change::violation;
 use crate::document::{KeyAnswer, KeyBody, KeyItem, KeyList, check_note};
 use crate::plane::ControlPlane;
@@ -26,7 +26,6 @@ pub(super) async fn list(
     State(plane): State<ControlPlane>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    caller.may_administer()?;
     let keys = plane.readers().keys(&caller.tenant).await?;
     let items = keys.into_iter().map(|key| KeyItem {
         key_id: key.key_id,
@@ -45,7 +44,6 @@ pub(super) async fn create(
     caller: Caller,
     Json { value: body, raw }: Json<KeyBody>,
 ) -> Result<Answer, ApiError> {
-    caller.may_administer()?;
     check_note("name", Some(&body.name))?;
     let scopes = scopes(&caller, &body.scopes)?;
     let secret = format!("fk_{}", URL_SAFE_NO_PAD.encode(random::<SECRET_BYTES>()));
@@ -74,21 +72,16 @@ pub(super) async fn create(
 pub(super) async fn revoke(
     State(plane): State<ControlPlane>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Answer, ApiError> {
-    caller.may_administer()?;
     Ok(plane
         .write(caller.request(Op::RevokeKey { id }, &[]))
         .await?)
 }
 
-/// The public key as a JWK set (RFC 8037). It is no secret, so no key is asked for.
+/// The public key as a JWK set. It is no secret, so no key is asked for.
 pub(super) async fn signing(State(plane): State<ControlPlane>) -> Response {
-    let signer = plane.signer();
-    body::json(&json!({ "keys": [{
-        "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
-        "kid": signer.kid(), "x": signer.public_key(),
-    }] }))
+    body::prepared(plane.signer().key_set())
 }
 
 /// A tenant gives away what is its own; only the platform gives away the platform.
@@ -120,7 +113,7 @@ fn scopes(caller: &Caller, texts: &[String]) -> Result<Vec<Scope>, ApiError> {
                     return Err(ApiError::forbidden("scope.other_tenant", detail));
                 }
             }
-            Scope::Platform | Scope::Gateway | Scope::Events => caller.may_change_platform()?,
+            Scope::Platform | Scope::Gateway | Scope::Events => caller.may(Access::Platform)?,
         }
         scopes.push(scope);
     }

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use freshet_proto::problem::{Problem, Violation};
-use http::header::{ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::error::{StoreError, WriteError};
@@ -181,21 +181,26 @@ impl From<Vec<Violation>> for ApiError {
     }
 }
 
-pub(super) async fn no_such_path(uri: Uri) -> ApiError {
+pub(super) fn no_such_path(uri: &Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "path.unknown", "Not found").detail(format!(
         "there is nothing at {}; see /v1/openapi.json",
         uri.path()
     ))
 }
 
-pub(super) async fn no_such_method(uri: Uri) -> ApiError {
-    ApiError::new(
+/// `allow` names the methods that are possible. Source: RFC 9110 section 15.5.6.
+pub(super) fn no_such_method(uri: &Uri, allow: &str) -> ApiError {
+    let error = ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method.unknown",
         "Not possible here",
     )
     .detail(format!(
-        "see /v1/openapi.json for what {} takes",
+        "{} takes {allow}; see /v1/openapi.json",
         uri.path()
-    ))
+    ));
+    let allow = HeaderValue::from_str(allow).ok();
+    allow
+        .into_iter()
+        .fold(error, |error, allow| error.with(ALLOW, allow))
 }

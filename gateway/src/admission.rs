@@ -6,7 +6,9 @@
 //! are refused.
 
 mod client;
+mod counts;
 mod figures;
+mod forwards;
 mod limit;
 mod rates;
 mod spread;
@@ -17,8 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use client::ClientKey;
-use dashmap::DashMap;
+pub use counts::Permit;
+use counts::{Counts, take};
 pub use figures::{AdmissionFigures, RATE_LABELS};
+pub use forwards::{Charge, Forward};
+use forwards::Forwards;
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::{Edition, Principal};
 use governor::clock::Clock as _;
@@ -66,22 +71,19 @@ pub struct Admission {
     is_out_of_memory: AtomicBool,
     /// None: the edition says how many.
     per_tenant_max: Option<usize>,
-    tenants: DashMap<TenantId, Arc<AtomicUsize>>,
+    tenants: Counts<TenantId>,
     /// None: no limit.
     all: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Nanos>>>,
     /// None: no limit.
     clients: Option<KeyedRate<ClientKey>>,
     connects: [KeyedRate<TenantId>; 3],
     reads: [KeyedRate<TenantId>; 3],
+    forwards: Forwards,
     /// None: no limit.
     failures: Option<KeyedRate<ClientKey>>,
     spread: Spread,
     limited: [Number; LIMITS.len()],
 }
-
-/// A place that was counted; given back when dropped.
-#[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
 
 /// What a socket holds when it is let in.
 #[derive(Debug)]
@@ -125,7 +127,7 @@ impl Admission {
             refused_unheard: Number::default(),
             is_out_of_memory: AtomicBool::new(false),
             per_tenant_max: config.connections_per_tenant_max,
-            tenants: DashMap::new(),
+            tenants: Counts::new(TENANTS_MAX),
             all: all.map(|quota| RateLimiter::new(quota, InMemoryState::default(), rate_clock)),
             clients: clients.map(by_client),
             connects: editions.map(|edition| {
@@ -133,6 +135,7 @@ impl Admission {
                 by_tenant(config.connect_rate_per_tenant_max.map_or(by_edition, quota))
             }),
             reads: editions.map(|edition| by_tenant(quota(edition.limits().reads_per_second))),
+            forwards: Forwards::new(editions, rate_clock),
             failures: config
                 .key_failures_per_client_max
                 .map(failures)
@@ -189,9 +192,18 @@ impl Admission {
     pub fn admit_stream(&self, principal: &Principal) -> Result<Permit, LimitError> {
         let checked = self.connects[principal.edition as usize].check(&principal.tenant);
         checked.map_err(|wait| self.limit_for(Limit::TenantConnects, wait))?;
+        self.admit_wait(principal)
+    }
+
+    /// Lets a read wait for a change: it holds a place of its tenant, as a stream does.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`].
+    pub fn admit_wait(&self, principal: &Principal) -> Result<Permit, LimitError> {
         let by_edition = principal.edition.limits().connections as usize;
-        let streams = self.tenant(&principal.tenant);
         let max = self.per_tenant_max.unwrap_or(by_edition);
+        let streams = self.tenants.of(&principal.tenant);
         take(&streams, max).ok_or_else(|| self.limit(Limit::TenantConnections))
     }
 
@@ -237,6 +249,8 @@ impl Admission {
         by_client.into_iter().flatten().for_each(KeyedRate::tidy);
         self.connects.iter().for_each(KeyedRate::tidy);
         self.reads.iter().for_each(KeyedRate::tidy);
+        self.forwards.tidy();
+        self.tenants.tidy();
     }
 
     /// Sockets that are open.
@@ -261,32 +275,6 @@ impl Admission {
             limit,
             retry_after: self.spread.deal(least.max(wait), width),
         }
-    }
-
-    fn tenant(&self, id: &TenantId) -> Arc<AtomicUsize> {
-        if let Some(count) = self.tenants.get(id) {
-            return Arc::clone(&count);
-        }
-        if self.tenants.len() > TENANTS_MAX {
-            // A count that only the map holds belongs to a tenant without connections.
-            self.tenants.retain(|_, count| Arc::strong_count(count) > 1);
-        }
-        Arc::clone(&self.tenants.entry(id.clone()).or_default())
-    }
-}
-
-// Relaxed everywhere: the counts guard nothing but themselves.
-fn take(count: &Arc<AtomicUsize>, max: usize) -> Option<Permit> {
-    let below = |count| (count < max).then_some(count + 1);
-    count
-        .try_update(Ordering::Relaxed, Ordering::Relaxed, below)
-        .ok()?;
-    Some(Permit(Arc::clone(count)))
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Authenticator;
+use crate::auth::{AccessChange, Authenticator, Recheck};
 use crate::metrics::HubStats;
 use crate::origin::{Origin, OriginError};
 use crate::shard::{Mail, Mailbox};
@@ -75,6 +75,7 @@ pub enum Request {
 pub struct Hub {
     origin: Origin,
     auth: Arc<Authenticator>,
+    recheck: Recheck,
     post: Post,
     stats: Arc<HubStats>,
     channels: HashMap<ChannelId, Interest>,
@@ -109,13 +110,14 @@ impl Hub {
     /// A hub that nobody has asked anything of.
     pub fn new(
         origin: Origin,
-        auth: Arc<Authenticator>,
+        (auth, recheck): (Arc<Authenticator>, Recheck),
         shards: Vec<Mailbox>,
         stats: Arc<HubStats>,
     ) -> Self {
         Self {
             origin,
             auth,
+            recheck,
             post: Post::new(shards, Arc::clone(&stats)),
             stats,
             channels: HashMap::new(),
@@ -300,6 +302,7 @@ impl Hub {
         if !self.channels.is_empty() {
             tracing::warn!("the source lost continuity; every channel is loaded again");
         }
+        self.recheck.ring();
         let mut channels: Vec<ChannelId> = self.channels.keys().cloned().collect();
         channels.sort_unstable();
         for channel in channels {
@@ -338,16 +341,12 @@ impl Hub {
         self.stats.events.increment(1);
         let published = match event.body {
             EventBody::Published(published) => published,
-            EventBody::TenantSuspended => return,
-            EventBody::AccessChanged { grant, .. } => {
-                let key = grant.digest();
-                self.auth.forget(&key);
-                for shard in 0..self.post.shards() {
-                    match self.post.deliver(shard, Mail::AccessChanged(key)).await {
-                        Posted::Delivered | Posted::PutOff => {}
-                    }
-                }
-                return;
+            EventBody::AccessChanged { grant, now } => {
+                let now = now.map(|now| Arc::new(*now));
+                return self.on_access(AccessChange::Grant { id: grant, now }).await;
+            }
+            EventBody::TenantSuspended => {
+                return self.on_access(AccessChange::Suspended(event.tenant)).await;
             }
         };
         let Some(interest) = self.channels.get_mut(&published.channel) else {
@@ -373,6 +372,16 @@ impl Hub {
         }
         for shard in late {
             interest.loaded.remove(&shard);
+        }
+    }
+
+    /// What was remembered of it is forgotten first: who comes in between is asked again.
+    async fn on_access(&mut self, change: AccessChange) {
+        self.auth.on_change(&change);
+        for shard in 0..self.post.shards() {
+            match self.post.deliver(shard, Mail::Access(change.clone())).await {
+                Posted::Delivered | Posted::PutOff => {}
+            }
         }
     }
 

@@ -50,10 +50,7 @@ pub(crate) enum Cause {
     /// There is nothing here.
     NotFound,
     /// There is something here, for the methods that are named.
-    Method {
-        /// The value of `Allow`.
-        allow: &'static str,
-    },
+    Method,
     /// The tenant has no such channel.
     UnknownChannel,
     /// A limit was reached.
@@ -105,7 +102,7 @@ impl Cause {
             Self::Forbidden => form(403, "auth.forbidden", "Forbidden"),
             Self::Suspended => form(403, "tenant.suspended", "Tenant suspended"),
             Self::NotFound => form(404, "not_found", "Not found"),
-            Self::Method { .. } => form(405, "method.not_allowed", "Method not allowed"),
+            Self::Method => form(405, "method.not_allowed", "Method not allowed"),
             Self::UnknownChannel => form(404, "channel.unknown", "Unknown channel"),
             Self::Limit(limit) => form(limit.status(), "limit.exceeded", "Limit exceeded"),
             Self::KeysUnavailable => form(503, "auth.unavailable", "Keys cannot be checked"),
@@ -130,7 +127,7 @@ impl Cause {
             | Self::TooManyEvents
             | Self::EventsRefused
             | Self::NotFound
-            | Self::Method { .. } => (ErrorCode::MalformedFrame, CloseReason::MalformedFrame),
+            | Self::Method => (ErrorCode::MalformedFrame, CloseReason::MalformedFrame),
             Self::Filter => (ErrorCode::BadFilter, CloseReason::MalformedFrame),
             Self::UnknownChannel => (ErrorCode::UnknownChannel, CloseReason::MalformedFrame),
             Self::HandshakeTimeout => (ErrorCode::HandshakeTimeout, CloseReason::HandshakeTimeout),
@@ -172,7 +169,7 @@ impl Cause {
             | Self::Forbidden
             | Self::Suspended
             | Self::NotFound
-            | Self::Method { .. }
+            | Self::Method
             | Self::UnknownChannel
             | Self::Limit(_) => None,
         }
@@ -196,6 +193,7 @@ struct About {
     tenant: Option<TenantId>,
     trace: Option<TraceId>,
     violations: Vec<Violation>,
+    allow: Option<Cow<'static, str>>,
 }
 
 impl Refusal {
@@ -220,8 +218,17 @@ impl Refusal {
         Self::new(Cause::NotFound, "there is nothing here")
     }
 
-    pub(crate) fn method(allow: &'static str) -> Self {
-        Self::new(Cause::Method { allow }, format!("use {allow} here"))
+    /// `allow` names the methods, as the header does.
+    pub(crate) fn method(allow: impl Into<Cow<'static, str>>) -> Self {
+        let allow = allow.into();
+        let mut refusal = Self::new(Cause::Method, format!("use {allow} here"));
+        refusal.about_mut().allow = Some(allow);
+        refusal
+    }
+
+    /// The methods that are served here, if another was asked for.
+    pub(crate) fn allow(&self) -> Option<&str> {
+        self.about.as_ref()?.allow.as_deref()
     }
 
     pub(crate) fn unknown_channel() -> Self {

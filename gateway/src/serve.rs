@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::admission::Admission;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Recheck};
 use crate::clock::Clock;
 use crate::config::{Config, Role, SourceChoice};
 use crate::hub::{self, Hub};
@@ -264,13 +264,18 @@ impl Gateway {
             shards: shards.clone(),
             push: push_port,
         });
+        let recheck = Recheck::default();
+        let (asking, asked) = (recheck.clone(), (Arc::clone(&auth), shards.clone()));
+        let grants_stop = stop.clone();
+        let grants_life = parts.part("grants");
+        grants_life.spawn(|pulse| asking.run(asked.0, asked.1, grants_stop, pulse));
         let sources = Sources {
             bus,
             push: push_source,
             parts,
         };
         let (source, feed_gauge) = start_sources(config, sources, admin, stop, |feed| {
-            let hub = Hub::new(origin, auth, shards, Arc::clone(&stats));
+            let hub = Hub::new(origin, (auth, recheck), shards, Arc::clone(&stats));
             let stop = stop.clone();
             let hub_life = parts.part("hub");
             hub_life.spawn(|pulse| hub.run(feed, wanted, stop, pulse));

@@ -7,7 +7,9 @@ mod accept;
 mod conns;
 mod drive;
 mod farewell;
+mod errands;
 mod frames;
+mod grants;
 mod greeting;
 mod head;
 mod request;
@@ -15,16 +17,18 @@ mod socket;
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use conns::Conns;
 pub(crate) use conns::{BodySlot, Outcome, Sink};
+use errands::Errands;
 use freshet_fanout::shard::{Batch, ConnectionRow, Convergence, LoadFailure};
 use freshet_fanout::{ConnId, NewConn, Shard};
 use freshet_proto::envelope::Published;
+use freshet_proto::grant::Grant;
 use freshet_proto::ids::{ChannelId, TenantId};
-use freshet_proto::principal::KeyDigest;
 use freshet_proto::snapshot::ChannelSnapshot;
 use greeting::Greeting;
 pub(crate) use request::{StreamKind, StreamRequest};
@@ -33,7 +37,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
-use crate::auth::Caller;
+use crate::auth::{AccessChange, Caller};
 use crate::metrics::{ShardFigures, ShardStats};
 use crate::serve::Services;
 use crate::supervise::Lifeline;
@@ -61,8 +65,10 @@ pub enum Mail {
     },
     /// A channel's step.
     Event(Arc<Published>),
-    /// A key was revoked or changed; who shows it must come again.
-    AccessChanged(KeyDigest),
+    /// Somebody may do less now, or more.
+    Access(AccessChange),
+    /// Which grants do lanes hold?
+    Grants(oneshot::Sender<Vec<Arc<Grant>>>),
     /// The process has used up its memory budget, or has room again.
     Pressure(bool),
     /// Who stands where on a channel?
@@ -121,6 +127,9 @@ struct State {
     core: Shard,
     conns: Conns,
     batch: Batch,
+    errands: Errands,
+    /// Lanes whose new key is looked up.
+    renewing: HashSet<ConnId>,
     figures: ShardFigures,
 }
 
@@ -144,6 +153,8 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
                 core,
                 conns: Conns::default(),
                 batch: Batch::default(),
+                errands: Errands::default(),
+                renewing: HashSet::new(),
                 figures: ShardFigures::default(),
             }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
@@ -190,7 +201,7 @@ impl Shell {
     pub(crate) fn open(&self, entrance: Entrance) -> ConnId {
         let now = self.services.clock.now();
         let mut state = self.state.borrow_mut();
-        let principal = &entrance.caller.principal;
+        let principal = entrance.caller.principal();
         let id = state.core.handle_open(
             now,
             &NewConn {
@@ -199,7 +210,11 @@ impl Shell {
                 wire: entrance.wire,
             },
         );
+        let has_end = entrance.caller.grant.not_after.is_some();
         state.conns.insert(id, entrance);
+        if has_end {
+            state.warn_of_end(id);
+        }
         id
     }
 

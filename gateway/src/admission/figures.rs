@@ -26,6 +26,10 @@ pub struct AdmissionFigures {
     pub refused: u64,
     /// Refused sockets that were closed without an answer, because too many were heard out.
     pub refused_unheard: u64,
+    /// Requests that are passed on to the control plane.
+    pub forwards: u64,
+    /// Bytes of their bodies.
+    pub forward_bytes: u64,
     /// Refusals, by the limit's place in [`LIMITS`].
     pub limited: [u64; LIMITS.len()],
     /// Keys whose rate is remembered, by [`RATE_LABELS`].
@@ -43,6 +47,8 @@ impl Admission {
             handshakes: load(&self.handshakes),
             refused: load(&self.refused),
             refused_unheard: self.refused_unheard.read(),
+            forwards: self.forwards.under_way(),
+            forward_bytes: self.forwards.bytes(),
             limited: self.limited.each_ref().map(Number::read),
             rate_keys: [
                 keys(clients),

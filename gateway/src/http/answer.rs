@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 
-use crate::refusal::{Cause, Refusal};
+use crate::refusal::Refusal;
 
 /// What hyper writes.
 pub(crate) type Answer = Response<Body>;
@@ -31,8 +31,8 @@ fn headers(refusal: &Refusal) -> HeaderMap {
     if refusal.status() == 401 {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Cause::Method { allow } = refusal.cause {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    if let Some(allow) = refusal.allow().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+        headers.insert(ALLOW, allow);
     }
     headers
 }
@@ -94,6 +94,14 @@ pub(crate) fn bearer(value: &str) -> Option<&str> {
 /// The token of a request that hyper parsed.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     bearer(headers.get(http::header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// A caller that may not read its tenant is refused.
+pub(crate) fn check_read(principal: &Principal) -> Result<(), Refusal> {
+    if principal.may_read(&principal.tenant) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden("the key has no ecs:read scope").of(&principal.tenant))
 }
 
 /// A caller that names another tenant than its own is refused (ledger C-45).

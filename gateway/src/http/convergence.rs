@@ -39,9 +39,9 @@ pub(super) async fn convergence<B>(
     request: &Request<B>,
 ) -> Result<Answer, Refusal> {
     let caller = super::read::caller(shell, request).await?;
-    shell.services.admission.admit_read(&caller.principal)?;
+    shell.services.admission.admit_read(caller.principal())?;
     let query = ChannelQuery::parse(request.uri().query().unwrap_or_default())?;
-    let channel = query.channel(&caller.principal.tenant);
+    let channel = query.channel(&caller.principal().tenant);
     let mut head = shell.loaded(&caller, &channel).await?;
     let mut shares: BTreeMap<Revision, (u64, u64)> = BTreeMap::new();
     for mailbox in &shell.services.shards {

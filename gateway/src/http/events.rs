@@ -80,7 +80,7 @@ impl Push {
             .auth
             .authenticate(answer::token(headers), client)
             .await?;
-        if !caller.principal.may_push_events() {
+        if !caller.principal().may_push_events() {
             let detail = "the key has no ecs:events:platform scope";
             return Err(Refusal::forbidden(detail));
         }

@@ -1,85 +1,226 @@
-//! Everything else under `/v1`: passed on to the control plane.
+//! Everything else under `/v1`: passed on to the control plane, once its key is known to be good and
+//! to cover it. Until then a request costs its head.
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-use freshet_proto::principal::KeyDigest;
-use freshet_proto::problem::Problem;
+use bytes::{Bytes, BytesMut};
+use freshet_control::routes::{self, Access, Endpoint, Lookup, Payload};
+use freshet_proto::ids::TenantId;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer};
 use super::discard::discard;
+use crate::admission::{Charge, Forward, Limit};
+use crate::auth::Caller;
+use crate::refusal::{Cause, Refusal};
 use crate::shard::Shell;
 
 /// Headers that belong to one connection. Source: RFC 9110 section 7.6.1.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// A body is charged in steps of this. Source: arbitrary, because it is more than one read of a
+/// socket brings, and little against the bodies that matter.
+const CHARGE_BYTES: usize = 64 * 1024;
 
 pub(super) async fn forward(
     shell: &Rc<Shell>,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
-    let config = &shell.services.config;
-    let is_import = request.uri().path() == "/v1/import";
-    let bytes_max = if is_import {
-        config.import_bytes_max
-    } else {
-        config.body_bytes_max
+    let (head, mut body) = request.into_parts();
+    let passed = match admit(shell, &head).await {
+        Ok(Passage::Public) => return public(shell, &head, body).await,
+        Ok(Passage::Forward(passed)) => passed,
+        Err(refusal) => {
+            discard(body);
+            return Err(refusal);
+        }
     };
-    let (mut head, mut body) = request.into_parts();
-    let client = super::client(&head.extensions);
-    // The control plane checks the key; who guesses there guesses here.
-    if let Some(key) = answer::token(&head.headers)
-        && let Err(limit) = shell.services.auth.admit_key(&KeyDigest::of(key), client)
-    {
-        discard(body, config.control_timeout);
-        return Err(limit.into());
+    let Admitted {
+        caller,
+        endpoint,
+        mut forward,
+    } = *passed;
+    let tenant = &caller.principal().tenant;
+    let bytes_max = bytes_max(shell, endpoint);
+    let whole = read_body(shell, &head, &mut body, (bytes_max, &mut forward.charge)).await;
+    let whole = match whole {
+        Ok(whole) => whole,
+        Err(refusal) => {
+            discard(body);
+            return Err(refusal.of(tenant));
+        }
+    };
+    pass_on(shell, Request::from_parts(head, whole), forward)
+        .await
+        .map_err(|refusal| refusal.of(tenant))
+}
+
+/// A request that may pass.
+struct Admitted {
+    caller: Caller,
+    endpoint: &'static Endpoint,
+    forward: Forward,
+}
+
+enum Passage {
+    /// Anyone may have it.
+    Public,
+    Forward(Box<Admitted>),
+}
+
+/// Checks all that can be known from the head: whether there is such an endpoint, whose key it is,
+/// what the key covers, and whether there is room.
+async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
+    let endpoint = match routes::find(&head.method, head.uri.path()) {
+        Lookup::Known(endpoint) => endpoint,
+        Lookup::WrongMethod { allow } => return Err(Refusal::method(allow)),
+        Lookup::Unknown => return Err(Refusal::not_found()),
+    };
+    match endpoint.access() {
+        Access::Public => return Ok(Passage::Public),
+        // What gateways ask of the control plane is not for clients.
+        Access::Gateway => return Err(Refusal::not_found()),
+        Access::Read | Access::Write | Access::Admin | Access::Platform | Access::Events => {}
     }
-    let too_large = || {
-        let problem = Problem::new(413, "request.too_large", "Body too large");
-        Refusal::from(problem.with_detail(format!("a body may have {bytes_max} bytes here")))
+    let client = super::client(&head.extensions);
+    let services = &shell.services;
+    let token = answer::token(&head.headers);
+    let caller = services.auth.authenticate(token, client).await?;
+    let principal = caller.principal();
+    check_access(endpoint.access(), &caller, &head.headers)
+        .map_err(|refusal| refusal.of(&principal.tenant))?;
+    let forward = services
+        .admission
+        .admit_forward(principal, client)
+        .map_err(|limit| Refusal::from(limit).of(&principal.tenant))?;
+    Ok(Passage::Forward(Box::new(Admitted {
+        caller,
+        endpoint,
+        forward,
+    })))
+}
+
+/// Whether the key covers the endpoint, for the tenant that the request names or its own.
+fn check_access(access: Access, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
+    let principal = caller.principal();
+    let tenant = match headers.get("x-tenant-id") {
+        None => principal.tenant.clone(),
+        Some(named) => {
+            let named = named.to_str().ok().and_then(|name| TenantId::new(name).ok());
+            named.ok_or_else(|| Refusal::malformed("X-Tenant-Id is not a tenant's id"))?
+        }
     };
-    // Refused before anything is kept, if the client says how much there is.
-    let announced = head
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    if announced
-        .and_then(|text| text.parse().ok())
-        .is_some_and(|bytes: usize| bytes > bytes_max)
-    {
-        discard(body, config.control_timeout);
+    if tenant != principal.tenant && !principal.is_platform() {
+        let detail = "X-Tenant-Id names another tenant than the key's";
+        return Err(Refusal::forbidden(detail));
+    }
+    if access.allows(principal, &tenant) {
+        return Ok(());
+    }
+    let scope = access.scope(tenant.as_str()).unwrap_or_default();
+    let detail = format!("the key {} lacks the scope {scope}", principal.key_id);
+    Err(Refusal::new(Cause::Forbidden, detail))
+}
+
+fn bytes_max(shell: &Shell, endpoint: &Endpoint) -> usize {
+    match endpoint.payload() {
+        Payload::Nothing => 0,
+        Payload::Import => shell.services.config.import_bytes_max,
+        Payload::Document | Payload::Events => shell.services.config.body_bytes_max,
+    }
+}
+
+/// Reads a body, charged as it comes: what is announced and does not come is not held.
+async fn read_body(
+    shell: &Shell,
+    head: &Parts,
+    body: &mut Incoming,
+    (bytes_max, charge): (usize, &mut Charge),
+) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let detail = format!("a body may have {bytes_max} bytes here");
+        Refusal::new(Cause::BodyTooLarge, detail)
+    };
+    let announced = head.headers.get(CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
         return Err(too_large());
     }
-    let whole = Limited::new(&mut body, bytes_max).collect();
-    let body = match tokio::time::timeout(config.control_timeout, whole).await {
-        Ok(Ok(whole)) => whole.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            discard(body, config.control_timeout);
-            return Err(too_large());
+    let mut whole = BytesMut::new();
+    let mut charged = 0;
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refusal::malformed("the body broke off"))?;
+            // Trailers say nothing here.
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if whole.len() + data.len() > bytes_max {
+                return Err(too_large());
+            }
+            while charged < whole.len() + data.len() {
+                if !charge.grow(CHARGE_BYTES) {
+                    return Err(shell.services.admission.refuse(Limit::ForwardBytes).into());
+                }
+                charged += CHARGE_BYTES;
+            }
+            // Copied, because a small piece pins the whole read it came with.
+            whole.extend_from_slice(&data);
         }
-        Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
-        Err(_) => {
-            discard(body, config.control_timeout);
-            let problem = Problem::new(408, "request.timeout", "Request timeout");
-            return Err(problem.with_detail("the body did not come in time").into());
-        }
+        Ok(())
     };
-    remove_hop_by_hop(&mut head.headers);
-    let answer = shell
-        .services
-        .origin
-        .forward(Request::from_parts(head, body))
-        .await?;
-    let (mut head, body): (_, Bytes) = answer.into_parts();
-    if head.status == StatusCode::UNAUTHORIZED {
-        shell.services.admission.count_key_failure(client);
+    match tokio::time::timeout(shell.services.config.control_timeout, reading).await {
+        Ok(read) => read.map(|()| whole.freeze()),
+        Err(_) => Err(Refusal::new(
+            Cause::BodyTimeout,
+            "the body did not come in time",
+        )),
+    }
+}
+
+async fn pass_on(
+    shell: &Shell,
+    mut request: Request<Bytes>,
+    forward: Forward,
+) -> Result<Answer, Refusal> {
+    let Forward {
+        places,
+        turns,
+        mut charge,
+    } = forward;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let turn = if is_read {
+        // Never closed, so this fails for nobody.
+        turns.acquire_owned().await.ok()
+    } else {
+        None
+    };
+    remove_hop_by_hop(request.headers_mut());
+    let services = &shell.services;
+    let answered = services.origin.forward(request, (places, turn)).await?;
+    let (mut head, body) = answered.into_parts();
+    if !charge.grow(body.len()) {
+        return Err(services.admission.refuse(Limit::ForwardBytes).into());
     }
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(CONTENT_LENGTH);
-    Ok(Response::from_parts(head, answer::whole(body)))
+    Ok(Response::from_parts(head, answer::charged(body, charge)))
+}
+
+/// Answers what needs no key from a copy.
+async fn public(shell: &Shell, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
+    if !body.is_end_stream() {
+        discard(body);
+    }
+    let services = &shell.services;
+    let copy = services.public.document(&services.origin, head.uri.path());
+    let (kind, body) = copy.await?;
+    let mut answer = Response::new(answer::whole(body));
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    Ok(answer)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -25,9 +25,9 @@ use crate::shard::{Entrance, Outcome, Shell, Sink};
 /// of the wait.
 pub(super) async fn config<B>(shell: &Rc<Shell>, request: &Request<B>) -> Result<Answer, Refusal> {
     let caller = caller(shell, request).await?;
-    shell.services.admission.admit_read(&caller.principal)?;
+    shell.services.admission.admit_read(caller.principal())?;
     let query = ChannelQuery::parse(request.uri().query().unwrap_or_default())?;
-    let channel = query.channel(&caller.principal.tenant);
+    let channel = query.channel(&caller.principal().tenant);
     let filter = query.keys.clone();
     let mut head = shell.loaded(&caller, &channel).await?;
     let known: Vec<&str> = request
@@ -73,10 +73,8 @@ pub(super) async fn caller<B>(shell: &Shell, request: &Request<B>) -> Result<Cal
         .headers()
         .get("x-tenant-id")
         .and_then(|value| value.to_str().ok());
-    answer::check_tenant(&caller.principal, named)?;
-    if !caller.principal.may_read(&caller.principal.tenant) {
-        return Err(Refusal::forbidden("the key has no ecs:read scope"));
-    }
+    answer::check_tenant(caller.principal(), named)?;
+    answer::check_read(caller.principal())?;
     Ok(caller)
 }
 
@@ -130,7 +128,7 @@ impl Shell {
         caller: &Caller,
         channel: &ChannelId,
     ) -> Result<Cursor, Refusal> {
-        let edition = caller.principal.edition;
+        let edition = caller.principal().edition;
         let head = self.with_core(|core, now| core.handle_read(now, channel, edition));
         match head {
             Ok(Some(head)) => Ok(head),

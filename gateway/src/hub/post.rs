@@ -3,26 +3,26 @@
 //! A full box is waited for, and with the hub waits its source: that is how a busy shard slows down
 //! what comes in. But not for long: a shard that takes nothing for [`PATIENCE`] would hold up all the
 //! others. From then on nothing is put in its box; what it was to get is remembered as the channels
-//! it has to load again, and the keys it has to hear of, until its box has room.
+//! it has to load again, and the changes of access it has to hear of, until its box has room.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use freshet_proto::ids::ChannelId;
-use freshet_proto::principal::KeyDigest;
 use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 
+use crate::auth::AccessChange;
 use crate::metrics::HubStats;
 use crate::shard::{Mail, Mailbox};
 
 /// How long mail waits for a full box. Source: arbitrary, because a shard empties its box between two
 /// slices of a pass, which are milliseconds apart; one that has not for a second is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Keys that one shard has to hear of. Above it they wait for the shard, and everything with them: no
-/// one may stay who was sent away. Source: arbitrary, because it is far more than are revoked while a
-/// shard is stuck.
-const KEYS_OWED_MAX: usize = 10_000;
+/// Changes of access that one shard has to hear of. Above it they wait for the shard, and everything
+/// with them: no one may stay who was sent away. Source: arbitrary, because it is far more than come
+/// while a shard is stuck.
+const CHANGES_OWED_MAX: usize = 10_000;
 
 /// The shards' boxes, and what is owed to those that are behind.
 #[derive(Debug)]
@@ -39,11 +39,11 @@ struct Seat {
 }
 
 /// What a shard was not told. As long as there is anything, it is told nothing else, so that nothing
-/// overtakes. At most the channels it needs, and [`KEYS_OWED_MAX`] keys.
+/// overtakes. At most the channels it needs, and [`CHANGES_OWED_MAX`] changes of access.
 #[derive(Debug, Default)]
 struct Owed {
     channels: HashSet<ChannelId>,
-    keys: HashSet<KeyDigest>,
+    access: VecDeque<AccessChange>,
 }
 
 /// What became of a letter.
@@ -106,7 +106,7 @@ impl Post {
         self.seats.iter().any(|seat| !seat.owed.is_empty())
     }
 
-    /// Tells the shards that have room again of their keys; answers the channels they have to load.
+    /// Tells the shards that have room again of the changes of access; answers the channels they have to load.
     pub(super) fn settle(&mut self) -> Vec<(usize, ChannelId)> {
         let mut loads = Vec::new();
         for (shard, seat) in self.seats.iter_mut().enumerate() {
@@ -114,14 +114,18 @@ impl Post {
             if seat.owed.is_empty() || room < seat.mailbox.max_capacity() / 2 {
                 continue;
             }
-            let keys: Vec<KeyDigest> = seat.owed.keys.iter().copied().take(room).collect();
-            for key in keys {
-                match seat.mailbox.try_send(Mail::AccessChanged(key)) {
-                    Ok(()) | Err(TrySendError::Closed(_)) => seat.owed.keys.remove(&key),
-                    Err(TrySendError::Full(_)) => break,
-                };
+            while let Some(change) = seat.owed.access.pop_front() {
+                match seat.mailbox.try_send(Mail::Access(change)) {
+                    Ok(()) | Err(TrySendError::Closed(_)) => {}
+                    Err(TrySendError::Full(mail)) => {
+                        if let Mail::Access(change) = mail {
+                            seat.owed.access.push_front(change);
+                        }
+                        break;
+                    }
+                }
             }
-            if seat.owed.keys.is_empty() {
+            if seat.owed.access.is_empty() {
                 let channels = std::mem::take(&mut seat.owed.channels);
                 loads.extend(channels.into_iter().map(|channel| (shard, channel)));
                 tracing::info!(shard, "a shard takes mail again");
@@ -140,10 +144,11 @@ impl Post {
             Mail::Event(event) => owed.owe_channel(&event.channel),
             Mail::Snapshot(snapshot) => owed.owe_channel(&snapshot.channel),
             Mail::LoadFailed { channel, .. } => owed.owe_channel(&channel),
-            Mail::AccessChanged(key) if owed.keys.len() < KEYS_OWED_MAX => {
-                owed.keys.insert(key);
+            Mail::Access(change) if owed.access.len() < CHANGES_OWED_MAX => {
+                owed.access.push_back(change);
             }
-            mail @ (Mail::AccessChanged(_)
+            mail @ (Mail::Access(_)
+            | Mail::Grants(_)
             | Mail::Pressure(_)
             | Mail::Convergence { .. }
             | Mail::Connections { .. }
@@ -166,7 +171,7 @@ impl Post {
 
 impl Owed {
     fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.keys.is_empty()
+        self.channels.is_empty() && self.access.is_empty()
     }
 
     fn owe_channel(&mut self, channel: &ChannelId) {

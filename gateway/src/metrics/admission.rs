@@ -27,6 +27,18 @@ pub(super) fn render(text: &mut Text, figures: &AdmissionFigures) {
         ),
         (
             "gauge",
+            "ecs_forwards",
+            "Requests that are passed on to the control plane.",
+            figures.forwards,
+        ),
+        (
+            "gauge",
+            "ecs_forward_bytes",
+            "Bytes of bodies on their way to and from the control plane.",
+            figures.forward_bytes,
+        ),
+        (
+            "gauge",
             "ecs_refused_sockets",
             "Refused sockets that are heard out.",
             figures.refused,

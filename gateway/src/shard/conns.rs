@@ -2,18 +2,20 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
 use freshet_fanout::frame::{Frame, Wire};
 use freshet_fanout::{Closing, ConnId};
 use freshet_proto::frame::ServerFrame;
-use freshet_proto::principal::KeyDigest;
+use freshet_proto::grant::Grant;
 use freshet_proto::ws;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::Entrance;
+use super::grants::{Grants, Place};
 use super::socket::try_send;
 use crate::admission::Permit;
 
@@ -81,47 +83,76 @@ struct Conn {
     sink: Sink,
     wire: Wire,
     pending: Option<Box<Pending>>,
-    key: KeyDigest,
+    place: Place,
     _permits: [Option<Permit>; 2],
 }
 
-/// The connections of a shard. As long as the most there ever were.
+/// The connections of a shard, and the grants they hold. As long as the most there ever were.
 #[derive(Debug, Default)]
-pub(super) struct Conns(Vec<Option<Conn>>);
+pub(super) struct Conns {
+    table: Vec<Option<Conn>>,
+    pub(super) grants: Grants,
+}
 
 impl Conns {
     pub(super) fn insert(&mut self, id: ConnId, entrance: Entrance) {
-        if self.0.len() <= id.index() {
-            self.0.resize_with(id.index() + 1, || None);
+        if self.table.len() <= id.index() {
+            self.table.resize_with(id.index() + 1, || None);
         }
-        self.0[id.index()] = Some(Conn {
+        let place = self.grants.join(&entrance.caller.grant, id);
+        self.table[id.index()] = Some(Conn {
             id,
             sink: entrance.sink,
             wire: entrance.wire,
             pending: None,
-            key: entrance.caller.key,
+            place,
             _permits: entrance.permits,
         });
     }
 
     /// Takes a connection out, if it is still there. Ends a body that hyper polls.
     pub(super) fn remove(&mut self, id: ConnId) -> Option<()> {
-        let place = self.0.get_mut(id.index())?;
-        let conn = place.take_if(|conn| conn.id == id)?;
+        let conn = self.take(id)?;
         if let Sink::Body(slot) = &conn.sink {
             slot.end();
         }
         Some(())
     }
 
-    /// Connections that showed a key.
-    pub(super) fn with_key(&self, key: KeyDigest) -> Vec<ConnId> {
-        self.0
-            .iter()
-            .flatten()
-            .filter(|conn| conn.key == key)
-            .map(|conn| conn.id)
-            .collect()
+    fn take(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self
+            .table
+            .get_mut(id.index())?
+            .take_if(|conn| conn.id == id)?;
+        self.leave_grant(conn.place);
+        Some(conn)
+    }
+
+    fn leave_grant(&mut self, place: Place) {
+        if let Some((moved, place)) = self.grants.leave(place)
+            && let Some(moved) = self.get(moved)
+        {
+            moved.place = place;
+        }
+    }
+
+    /// The grant of a connection.
+    pub(super) fn grant(&self, id: ConnId) -> Option<&Arc<Grant>> {
+        let conn = self.table.get(id.index())?.as_ref();
+        let conn = conn.filter(|conn| conn.id == id)?;
+        Some(self.grants.grant(conn.place))
+    }
+
+    /// Gives a connection another grant.
+    pub(super) fn change_grant(&mut self, id: ConnId, grant: &Arc<Grant>) {
+        let Some(before) = self.get(id).map(|conn| conn.place) else {
+            return;
+        };
+        self.leave_grant(before);
+        let place = self.grants.join(grant, id);
+        if let Some(conn) = self.get(id) {
+            conn.place = place;
+        }
     }
 
     /// Writes a frame of the core.
@@ -227,10 +258,7 @@ impl Conns {
     /// Writes the last words of a connection the core let go, as far as they can be written, and
     /// takes it out.
     pub(super) fn finish(&mut self, closing: Closing) {
-        let Some(conn) = self.0.get_mut(closing.conn.index()) else {
-            return;
-        };
-        let Some(conn) = conn.take_if(|conn| conn.id == closing.conn) else {
+        let Some(conn) = self.take(closing.conn) else {
             return;
         };
         match conn.sink {
@@ -262,7 +290,7 @@ impl Conns {
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.0
+        self.table
             .get_mut(id.index())?
             .as_mut()
             .filter(|conn| conn.id == id)

@@ -8,7 +8,7 @@ use freshet_control::alive::is_struck;
 use freshet_fanout::ConnId;
 use freshet_fanout::shard::Batch;
 use freshet_fanout::time::Time;
-use freshet_proto::close::{CLOSE_REASONS, ErrorCode};
+use freshet_proto::close::CLOSE_REASONS;
 use tokio::sync::mpsc;
 
 use super::conns::Written;
@@ -18,6 +18,8 @@ use crate::hub::Request;
 /// Mail taken before something is sent. Source: arbitrary, because it bounds how long a burst of
 /// events keeps sockets waiting.
 const MAIL_BATCH: usize = 256;
+/// Connections that are let go in one turn. Source: arbitrary, because each costs some two writes.
+const CLOSINGS_MAX: usize = 16;
 /// How often the figures are copied out. Source: arbitrary, because a scrape comes every few
 /// seconds.
 const FIGURES_EVERY: Duration = Duration::from_millis(250);
@@ -76,6 +78,7 @@ impl Shell {
     fn keep_books(&self, now: Time, figures_at: &mut Time, drained_by: Option<Time>) -> bool {
         let is_drained = drained_by.is_some_and(|deadline| now >= deadline || self.is_empty());
         if is_drained || now >= *figures_at {
+            self.state.borrow_mut().look_at_grants(crate::clock::wall());
             self.publish_figures(now);
             *figures_at = now + FIGURES_EVERY;
         }
@@ -109,11 +112,9 @@ impl Shell {
                 core.handle_load_failed(now, &channel, failure);
             }
             Mail::Event(event) => core.handle_event(now, &event),
-            Mail::AccessChanged(key) => {
-                for id in conns.with_key(key) {
-                    core.handle_eject(id, ErrorCode::Unauthorized, "the API key was revoked");
-                }
-            }
+            Mail::Access(change) => state.on_access(change),
+            // Who asked has stopped waiting: it asks again.
+            Mail::Grants(answer) => drop(answer.send(conns.grants.all())),
             Mail::Pressure(is_under_pressure) => core.handle_pressure(is_under_pressure),
             // A receiver that is gone has stopped waiting; there is no one to tell.
             Mail::Convergence { channel, answer } => drop(answer.send(core.convergence(&channel))),
@@ -143,17 +144,20 @@ impl Shell {
         now + window + Duration::from_secs(1)
     }
 
-    /// Sends one slice; answers how many writes it had.
+    /// Sends one slice, and lets go who must go; answers how much there was to do.
     fn turn(self: &Rc<Self>) -> usize {
         let now = self.services.clock.now();
         let mut blocked = Vec::new();
         let mut over = Vec::new();
         let mut state = self.state.borrow_mut();
+        let errands = state.run_errands();
         let State {
             core,
             conns,
             batch,
             figures,
+            errands: _,
+            renewing: _,
         } = &mut *state;
         core.poll_transmit(now, batch);
         for (id, frame) in batch.writes() {
@@ -170,7 +174,11 @@ impl Shell {
             conns.remove(id);
             core.handle_close(id);
         }
-        while let Some(closing) = core.poll_close() {
+        let mut closings = 0;
+        while closings < CLOSINGS_MAX
+            && let Some(closing) = core.poll_close()
+        {
+            closings += 1;
             if let Some(at) = CLOSE_REASONS
                 .iter()
                 .position(|reason| *reason == closing.reason)
@@ -180,12 +188,12 @@ impl Shell {
             conns.finish(closing);
         }
         self.pass_requests(core);
-        let writes = batch.len();
+        let work = batch.len() + closings + errands;
         drop(state);
         for id in blocked {
             self.flush_later(id);
         }
-        writes
+        work
     }
 
     /// Passes the core's wishes to the hub, as far as its box has room; the rest is kept.

@@ -12,6 +12,8 @@ use freshet_proto::ws::{self, Decoder, Message, Opcode, Peer, WsError};
 use tokio::net::TcpStream;
 
 use super::conns::Written;
+use crate::auth::{AuthError, Caller};
+use crate::refusal::Refusal;
 use super::socket::try_read;
 use super::{Shell, State};
 
@@ -25,6 +27,8 @@ enum Verdict {
     GoOn,
     /// A part of a frame is in flight now; the rest follows when the socket takes it.
     Flush,
+    /// The client shows another key.
+    Renew(String),
     Leave,
     Eject(ErrorCode, String),
 }
@@ -115,13 +119,13 @@ impl Shell {
         let now = self.services.clock.now();
         let mut state = self.state.borrow_mut();
         let mut verdict = Verdict::GoOn;
-        let mut must_flush = false;
+        let (mut must_flush, mut token) = (false, None);
         let fed = decoder.feed(bytes, |message| {
             if verdict == Verdict::GoOn {
-                verdict = state.on_message(now, id, message);
-                if verdict == Verdict::Flush {
-                    must_flush = true;
-                    verdict = Verdict::GoOn;
+                match state.on_message(now, id, message) {
+                    Verdict::Flush => must_flush = true,
+                    Verdict::Renew(shown) => token = Some(shown),
+                    other @ (Verdict::GoOn | Verdict::Leave | Verdict::Eject(..)) => verdict = other,
                 }
             }
         });
@@ -129,7 +133,7 @@ impl Shell {
             verdict = Verdict::Eject(ws_code(error), error.to_string());
         }
         let is_over = match verdict {
-            Verdict::GoOn | Verdict::Flush => false,
+            Verdict::GoOn | Verdict::Flush | Verdict::Renew(_) => false,
             Verdict::Leave => {
                 state.conns.remove(id);
                 state.core.handle_close(id);
@@ -145,12 +149,55 @@ impl Shell {
         if must_flush {
             self.flush_later(id);
         }
+        if let Some(token) = token {
+            self.renew(id, token);
+        }
         self.wake.notify_one();
         !is_over
     }
 }
 
+impl Shell {
+    /// A client showed another key: the stream goes on with it, if it is one of the same tenant. One
+    /// that opens nothing ends the stream. Only one of a lane is looked at at a time.
+    fn renew(self: &Rc<Self>, id: ConnId, token: String) {
+        if !self.state.borrow_mut().renewing.insert(id) {
+            return;
+        }
+        let shell = Rc::clone(self);
+        // The task ends with the origin's time for an answer.
+        tokio::task::spawn_local(async move {
+            let shown = shell.services.auth.renew(&token).await;
+            let mut state = shell.state.borrow_mut();
+            state.renewing.remove(&id);
+            state.on_renewed(id, shown);
+            shell.wake.notify_one();
+        });
+    }
+}
+
 impl State {
+    fn on_renewed(&mut self, id: ConnId, shown: Result<Caller, AuthError>) {
+        let Some(held) = self.conns.grant(id) else {
+            return;
+        };
+        let tenant = held.principal.tenant.clone();
+        let refusal = match shown {
+            Ok(caller) if !caller.principal().may_read(&tenant) => {
+                Refusal::forbidden("the key may not read this tenant")
+            }
+            Ok(caller) => {
+                self.conns.change_grant(id, &caller.grant);
+                return self.warn_of_end(id);
+            }
+            // What the lane holds is good until its own end; the client asks again.
+            Err(AuthError::Unavailable) => return,
+            Err(error) => error.into(),
+        };
+        let (error, reason) = refusal.frame();
+        self.core.handle_eject(id, reason, error.code, &error.message);
+    }
+
     fn on_message(&mut self, now: Time, id: ConnId, message: Message<'_>) -> Verdict {
         match message {
             Message::Text(text) => self.on_text(now, id, text),
@@ -185,6 +232,9 @@ impl State {
             Ok(frame) => {
                 if let ClientFrame::Ack(ack) = &frame {
                     self.record_propagation(id, ack);
+                }
+                if let ClientFrame::Auth(auth) = frame {
+                    return Verdict::Renew(auth.token);
                 }
                 self.core.handle_frame(now, id, &frame);
                 Verdict::GoOn

@@ -119,11 +119,9 @@ impl Shell {
             .auth
             .authenticate(token, request.client)
             .await?;
-        answer::check_tenant(&caller.principal, request.tenant.as_deref())?;
-        if !caller.principal.may_read(&caller.principal.tenant) {
-            return Err(Refusal::forbidden("the key has no ecs:read scope"));
-        }
-        let permit = self.services.admission.admit_stream(&caller.principal)?;
+        answer::check_tenant(caller.principal(), request.tenant.as_deref())?;
+        answer::check_read(caller.principal())?;
+        let permit = self.services.admission.admit_stream(caller.principal())?;
         Ok((caller, permit))
     }
 
@@ -144,8 +142,11 @@ impl Shell {
             None => None,
         };
         let (caller, permit) = self.admit(request, request.token().as_deref()).await?;
-        let channel = channel_query.channel(&caller.principal.tenant);
+        let channel = channel_query.channel(&caller.principal().tenant);
         self.loaded(&caller, &channel).await?;
+        // What it may do may have been taken away while it waited.
+        let caller = self.services.auth.confirm(caller).await?;
+        answer::check_read(caller.principal())?;
         let subscribe = channel_query.subscribe(cursor);
         Ok(SseEntry {
             caller,

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 pub(crate) use admin::{
-    AppBody, ChannelList, CreatedItem, EnvironmentBody, ItemList, KeyAnswer, KeyBody, KeyItem,
-    KeyList, LayerAnswer, LayersAnswer, SetBody, TenantBody, TenantItem, TenantList,
+    AppBody, ChannelList, CreatedItem, EnvironmentBody, GrantsBody, ItemList, KeyAnswer, KeyBody,
+    KeyItem, KeyList, LayerAnswer, LayersAnswer, SetBody, TenantBody, TenantItem, TenantList,
 };
 pub(crate) use answers::{
     AuditAnswer, AuditItem, ChannelAnswer, DiffAnswer, DiffChange, DraftAnswer, HeadAnswer,

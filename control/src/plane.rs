@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use freshet_proto::grant::{GrantId, Standing};
 use freshet_proto::ids::ChannelId;
-use freshet_proto::principal::{KeyDigest, Principal};
 use freshet_proto::snapshot::ChannelSnapshot;
 use freshet_proto::timestamp::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -180,22 +180,32 @@ impl ControlPlane {
         self.readers().snapshot(channel).await
     }
 
-    /// Whom a key stands for. None: unknown or revoked, or its tenant is suspended.
+    /// How grants stand, in the order of `ids`.
+    ///
+    /// Cost: one statement for each
+    /// [`GRANTS_PER_QUESTION_MAX`](freshet_proto::grant::GRANTS_PER_QUESTION_MAX) ids.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: nothing is known about the key; the caller must not let it in.
-    pub async fn principal(&self, key: &KeyDigest) -> Result<Option<Principal>, StoreError> {
+    /// [`StoreError`]: nothing is known about any of them; the caller must not let them in.
+    pub async fn standings(&self, ids: &[GrantId]) -> Result<Vec<Standing>, StoreError> {
+        self.readers()
+            .standings(ids, (self.inner.shared.clock)())
+            .await
+    }
+
+    /// How the grant of a caller stands; what is granted is remembered until any access changes.
+    pub(crate) async fn standing(&self, id: GrantId) -> Result<Standing, StoreError> {
         let principals = &self.inner.shared.principals;
-        let round = match principals.find(key) {
-            Ok(principal) => return Ok(Some(principal)),
+        let round = match principals.find(id, (self.inner.shared.clock)()) {
+            Ok(grant) => return Ok(Standing::Granted(grant)),
             Err(round) => round,
         };
-        let principal = self.readers().principal(key).await?;
-        if let Some(principal) = &principal {
-            principals.remember(*key, principal, round);
+        let standing = self.standings(&[id]).await?.pop();
+        if let Some(Standing::Granted(grant)) = &standing {
+            principals.remember(grant, round);
         }
-        Ok(principal)
+        Ok(standing.unwrap_or(Standing::Unknown))
     }
 
     /// Delivers the events of the outbox to `sink`, in order, until `stop`; a failed delivery is

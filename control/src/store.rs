@@ -3,6 +3,7 @@
 pub(crate) mod channels;
 pub(crate) mod directory;
 pub(crate) mod journal;
+pub(crate) mod keys;
 mod rows;
 mod schema;
 

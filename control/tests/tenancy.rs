@@ -5,6 +5,7 @@
 mod support;
 
 use freshet_proto::envelope::{Event, EventBody, PublishKind};
+use freshet_proto::grant::Standing;
 use freshet_proto::principal::{KeyDigest, Scope};
 use serde_json::{Value as Json, json};
 use support::{Control, web};
@@ -63,7 +64,8 @@ async fn a_revoked_key_opens_nothing_from_then_on_and_the_gateways_are_told() {
         .expect(200);
     control.get(&secret, "/v1/environments").await.expect(401);
     let digest = KeyDigest::of(&secret);
-    assert_eq!(control.plane.principal(&digest).await.unwrap(), None);
+    let standings = control.plane.standings(&[digest.into()]).await.unwrap();
+    assert_eq!(standings, [Standing::Unknown]);
 
     let mut sink = Collect::default();
     let stop = CancellationToken::new();
@@ -178,10 +180,13 @@ async fn each_endpoint_asks_for_its_scope() {
         serde_json::from_value::<freshet_proto::snapshot::ChannelSnapshot>(snapshot.json).unwrap(),
         direct
     );
-    let path = format!("/v1/internal/principal?key={}", KeyDigest::of(reader));
-    let principal = control.get("demo-gateway-key", &path).await.expect(200);
-    assert_eq!(principal.json["tenant"], "demo");
-    assert_eq!(principal.json["scopes"], json!(["ecs:read:demo"]));
+    for key in ["demo-key", "demo-admin-key"] {
+        let question = json!({"ids": []});
+        control
+            .post(key, "/v1/internal/grants", question)
+            .await
+            .expect(403);
+    }
 }
 
 #[tokio::test]
@@ -266,7 +271,8 @@ async fn the_keys_of_a_suspended_tenant_open_nothing() {
         .post("demo-admin-key", "/v1/tenants", tenant("suspended"))
         .await
         .expect(200);
-    control.get("demo2-key", "/v1/sets").await.expect(401);
+    let refused = control.get("demo2-key", "/v1/sets").await.expect(403);
+    assert_eq!(refused.reason(), "tenant.suspended");
     control
         .post("demo-admin-key", "/v1/tenants", tenant("active"))
         .await

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use freshet_control::ControlPlane;
+use freshet_proto::grant::{GrantId, Standing};
 use freshet_proto::ids::ChannelId;
 use freshet_proto::principal::{KeyDigest, Principal};
 use freshet_proto::snapshot::ChannelSnapshot;
@@ -103,22 +104,36 @@ impl Origin {
         }
     }
 
-    /// Whom a key stands for; none if it is unknown or revoked.
+    /// How grants stand, in the order of `ids`; at most
+    /// [`GRANTS_PER_QUESTION_MAX`](freshet_proto::grant::GRANTS_PER_QUESTION_MAX) of them.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`].
+    pub async fn standings(&self, ids: Vec<GrantId>) -> Result<Vec<Standing>, OriginError> {
+        match self.place.clone() {
+            Place::Embedded { control, .. } => {
+                self.run(async move {
+                    let standings = control.standings(&ids).await;
+                    standings.map_err(|error| OriginError::Broken(error.to_string()))
+                })
+                .await
+            }
+            Place::Remote(remote) => self.run(async move { remote.standings(ids).await }).await,
+        }
+    }
+
+    /// Whom a key stands for; none if it is unknown, revoked, has ended, or is of a suspended tenant.
     ///
     /// # Errors
     ///
     /// [`OriginError`].
     pub async fn principal(&self, key: KeyDigest) -> Result<Option<Principal>, OriginError> {
-        match self.place.clone() {
-            Place::Embedded { control, .. } => {
-                self.run(async move {
-                    let principal = control.principal(&key).await;
-                    principal.map_err(|error| OriginError::Broken(error.to_string()))
-                })
-                .await
-            }
-            Place::Remote(remote) => self.run(async move { remote.principal(&key).await }).await,
-        }
+        let standing = self.standings(vec![key.into()]).await?.pop();
+        Ok(match standing {
+            Some(Standing::Granted(grant)) => Some(grant.principal),
+            Some(Standing::Suspended | Standing::Unknown) | None => None,
+        })
     }
 
     /// Passes a request of a client on and brings back the answer.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded;
 use crate::principal::{KeyDigest, Principal};
 use crate::timestamp::Timestamp;
 
@@ -63,7 +64,8 @@ pub const GRANTS_PER_QUESTION_MAX: usize = 1_000;
 /// The body of `POST /v1/internal/grants`: at most [`GRANTS_PER_QUESTION_MAX`] ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantsQuestion {
-    /// Which grants.
+    /// Which grants. Reading ends at one too many.
+    #[serde(deserialize_with = "bounded::list::<GRANTS_PER_QUESTION_MAX, _, _>")]
     pub ids: Vec<GrantId>,
 }
 
@@ -77,6 +79,17 @@ pub struct GrantsAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_of_too_many_grants_is_refused() {
+        let question = |count: usize| {
+            let ids = vec![GrantId::from(KeyDigest::of("k")); count];
+            serde_json::to_string(&GrantsQuestion { ids }).unwrap()
+        };
+        let read = |text: &str| serde_json::from_str::<GrantsQuestion>(text);
+        assert!(read(&question(GRANTS_PER_QUESTION_MAX)).is_ok());
+        assert!(read(&question(GRANTS_PER_QUESTION_MAX + 1)).is_err());
+    }
 
     #[test]
     fn a_standing_survives_its_json() {

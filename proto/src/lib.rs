@@ -5,6 +5,7 @@
 //! here does I/O or reads a clock. No decoder panics, and none allocates more than its input
 //! justifies.
 
+pub mod bounded;
 pub mod close;
 pub mod cursor;
 pub mod delta;

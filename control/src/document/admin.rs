@@ -60,6 +60,14 @@ pub(crate) struct KeyBody {
     pub(crate) scopes: Vec<String>,
 }
 
+/// What `POST /v1/internal/grants` says; only its description, the contract has the type.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct GrantsBody {
+    /// At most 1,000 ids: of an API key its SHA-256, in hex.
+    ids: Vec<String>,
+}
+
 /// All tenants.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct TenantList {
@@ -147,6 +155,9 @@ pub(crate) struct KeyItem {
     /// When it was made.
     #[schema(value_type = String)]
     pub(crate) created_at: Timestamp,
+    /// When it ends by itself.
+    #[schema(value_type = Option<String>)]
+    pub(crate) not_after: Option<Timestamp>,
     /// When it was revoked.
     #[schema(value_type = Option<String>)]
     pub(crate) revoked_at: Option<Timestamp>,

@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use freshet_proto::cursor::Cursor;
+use freshet_proto::grant::Standing;
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::{KeyDigest, Principal};
 use http::header::{AUTHORIZATION, HeaderMap, IF_MATCH};
@@ -39,8 +40,11 @@ impl FromRequestParts<ControlPlane> for Caller {
         let context = parts.extensions.get::<Context>().cloned();
         let context = context.expect("the router gives every request a context");
         let key = bearer(&parts.headers).ok_or_else(ApiError::unauthenticated)?;
-        let principal = plane.principal(&KeyDigest::of(key)).await?;
-        let principal = principal.ok_or_else(ApiError::unauthenticated)?;
+        let principal = match plane.standing(KeyDigest::of(key).into()).await? {
+            Standing::Granted(grant) => grant.principal,
+            Standing::Suspended => return Err(ApiError::suspended()),
+            Standing::Unknown => return Err(ApiError::unauthenticated()),
+        };
         context.set_tenant(&principal.tenant);
         let tenant = named_tenant(&parts.headers, &principal, plane).await?;
         let idempotency_key = idempotency_key(&parts.headers)?;

@@ -2,11 +2,11 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use freshet_proto::grant::{GrantsAnswer, GrantsQuestion};
 use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, TenantId};
-use freshet_proto::principal::KeyDigest;
 use serde::Deserialize;
 
-use super::body::{Params, json};
+use super::body::{Json, Params, json};
 use super::caller::Caller;
 use super::problem::ApiError;
 use crate::plane::ControlPlane;
@@ -18,12 +18,6 @@ pub(super) struct SnapshotQuery {
     environment: Environment,
     set: SetName,
     app: AppName,
-}
-
-/// The query of `GET /v1/internal/principal`.
-#[derive(Debug, Deserialize)]
-pub(super) struct PrincipalQuery {
-    key: KeyDigest,
 }
 
 pub(super) async fn snapshot(
@@ -48,12 +42,12 @@ pub(super) async fn snapshot(
     Ok(json(&snapshot.ok_or_else(missing)?))
 }
 
-pub(super) async fn principal(
+/// How up to a thousand grants stand, asked at once.
+pub(super) async fn grants(
     State(plane): State<ControlPlane>,
     _: Caller,
-    Params(query): Params<PrincipalQuery>,
+    Json { value, .. }: Json<GrantsQuestion>,
 ) -> Result<Response, ApiError> {
-    let principal = plane.principal(&query.key).await?;
-    let missing = || ApiError::missing("key", &query.key.to_string());
-    Ok(json(&principal.ok_or_else(missing)?))
+    let grants = plane.standings(&value.ids).await?;
+    Ok(json(&GrantsAnswer { grants }))
 }

@@ -32,6 +32,7 @@ pub(super) async fn list(
         name: key.name,
         scopes: key.scopes,
         created_at: key.created_at,
+        not_after: key.not_after,
         revoked_at: key.revoked_at,
     });
     Ok(body::json(&KeyList {

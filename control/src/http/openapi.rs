@@ -42,6 +42,7 @@ use crate::document;
     document::KeyBody,
     document::KeyAnswer,
     document::KeyList,
+    document::GrantsBody,
     document::LayersAnswer,
 )))]
 struct Schemas;

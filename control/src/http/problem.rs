@@ -60,8 +60,15 @@ impl ApiError {
     /// No key, or one that opens nothing. Which of them it was is not told.
     pub(super) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "key.unknown", "No valid API key")
-            .detail("send Authorization: Bearer <key> with a key that is not revoked")
+            .detail("send Authorization: Bearer <key> with a key that is neither revoked nor past its notAfter")
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// The key is good, and its tenant may do nothing.
+    pub(super) fn suspended() -> Self {
+        let detail =
+            "the key's tenant is suspended; its keys open nothing until it is active again";
+        Self::forbidden("tenant.suspended", detail)
     }
 
     /// The key does not open this.

@@ -1,9 +1,8 @@
-//! What is read of tenants, environments, sets, apps, keys and layers.
+//! What is read of tenants, environments, sets, apps and layers.
 
 use freshet_proto::ids::{AppName, Environment, SetName, TenantId};
-use freshet_proto::principal::{Edition, KeyDigest, Principal};
+use freshet_proto::principal::Edition;
 use freshet_proto::timestamp::Timestamp;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::channels::{edition, layer_row};
@@ -21,42 +20,7 @@ pub(crate) struct TenantRow {
     pub(crate) created_at: Timestamp,
 }
 
-/// An API key without what opens anything.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyRow {
-    pub(crate) key_id: String,
-    pub(crate) name: String,
-    pub(crate) scopes: Vec<String>,
-    pub(crate) created_at: Timestamp,
-    pub(crate) revoked_at: Option<Timestamp>,
-}
-
 impl Readers {
-    /// Whom a key stands for. None: unknown, revoked, or its tenant is suspended.
-    pub(crate) async fn principal(
-        &self,
-        digest: &KeyDigest,
-    ) -> Result<Option<Principal>, StoreError> {
-        let row = sqlx::query(
-            "SELECT k.key_id, k.tenant, t.edition, k.scopes FROM api_keys k JOIN tenants t USING (tenant)
-             WHERE k.digest = ?1 AND k.revoked_at IS NULL AND t.status = 'active'",
-        )
-        .bind(digest.as_bytes().as_slice())
-        .fetch_optional(&self.pool)
-        .await?;
-        row.map(|row| {
-            let scopes = scopes(&row, 3)?.iter().map(|scope| scope.parse()).collect();
-            let scopes: Result<_, _> = scopes;
-            Ok(Principal {
-                key_id: text(&row, 0)?,
-                tenant: parsed(&row, 1, "tenant")?,
-                edition: edition(&row, 2)?,
-                scopes: scopes.map_err(|_| StoreError::Unreadable { what: "scope" })?,
-            })
-        })
-        .transpose()
-    }
-
     /// All tenants, by name.
     pub(crate) async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
         let rows =
@@ -144,29 +108,6 @@ impl Readers {
         apps.collect::<Result<_, StoreError>>().map(Some)
     }
 
-    /// A tenant's API keys, oldest first.
-    pub(crate) async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT key_id, name, scopes, created_at, revoked_at FROM api_keys
-             WHERE tenant = ?1 ORDER BY created_at, key_id",
-        )
-        .bind(tenant.as_str())
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let revoked: Option<i64> = row.try_get(4)?;
-                Ok(KeyRow {
-                    key_id: text(row, 0)?,
-                    name: text(row, 1)?,
-                    scopes: scopes(row, 2)?,
-                    created_at: timestamp(row, 3)?,
-                    revoked_at: revoked.map(|_| timestamp(row, 4)).transpose()?,
-                })
-            })
-            .collect()
-    }
-
     /// Everything that stands in the layers of a set, as `tenant` sees it.
     pub(crate) async fn layers(
         &self,
@@ -192,8 +133,4 @@ fn tenant(row: &SqliteRow) -> Result<TenantRow, StoreError> {
         status: text(row, 2)?,
         created_at: timestamp(row, 3)?,
     })
-}
-
-fn scopes(row: &SqliteRow, column: usize) -> Result<Vec<String>, StoreError> {
-    serde_json::from_str(row.try_get(column)?).map_err(|_| StoreError::Unreadable { what: "scope" })
 }

@@ -40,6 +40,15 @@ pub(crate) fn timestamp(row: &SqliteRow, column: usize) -> Result<Timestamp, Sto
         .map_err(|_| StoreError::Unreadable { what: "time" })
 }
 
+/// A time that may not be there.
+pub(crate) fn timestamp_or_none(
+    row: &SqliteRow,
+    column: usize,
+) -> Result<Option<Timestamp>, StoreError> {
+    let is_there = row.try_get::<Option<i64>, _>(column)?.is_some();
+    is_there.then(|| timestamp(row, column)).transpose()
+}
+
 /// A value; none is a tombstone or an explicit null.
 pub(crate) fn value(row: &SqliteRow, column: usize) -> Result<Option<Value>, StoreError> {
     let Some(json) = row.try_get::<Option<String>, _>(column)? else {

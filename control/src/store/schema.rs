@@ -5,7 +5,7 @@ use sqlx::{Connection, SqliteConnection};
 use crate::error::OpenError;
 
 /// Each step leads from the schema of its index to the next. Append only.
-const STEPS: &[&str] = &[STEP_1];
+const STEPS: &[&str] = &[STEP_1, STEP_2];
 
 /// Layers are numbered as `Layer::rank` numbers them. A `scope` is empty, an edition, an
 /// environment or `environment/app`; no name may hold a `/`.
@@ -101,6 +101,9 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 ";
 
+/// When a key ends by itself; null: never.
+const STEP_2: &str = "ALTER TABLE api_keys ADD COLUMN not_after INTEGER";
+
 /// Brings the store to the newest schema, each step in a transaction of its own.
 ///
 /// # Errors
@@ -126,4 +129,39 @@ pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError
         transaction.commit().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_schema_keeps_its_keys_and_they_have_no_end() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(STEP_1).execute(&mut conn).await.unwrap();
+        let rows = "INSERT INTO tenants VALUES ('t', 'free', 'active', 1);
+            INSERT INTO api_keys VALUES (x'00', 'k', 't', 'n', '[]', 1, NULL);
+            PRAGMA user_version = 1";
+        sqlx::raw_sql(rows).execute(&mut conn).await.unwrap();
+        for _ in 0..2 {
+            migrate(&mut conn).await.unwrap();
+            let ends: Vec<Option<i64>> = sqlx::query_scalar("SELECT not_after FROM api_keys")
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
+            assert_eq!(ends, [None]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_of_a_later_schema_is_not_touched() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let later = "PRAGMA user_version = 1000";
+        sqlx::raw_sql(later).execute(&mut conn).await.unwrap();
+        let refused = migrate(&mut conn).await;
+        assert!(matches!(
+            refused,
+            Err(OpenError::Newer { found: 1_000, .. })
+        ));
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use freshet_proto::grant::{GrantId, GrantsAnswer, GrantsQuestion, Standing};
 use freshet_proto::ids::ChannelId;
-use freshet_proto::principal::{KeyDigest, Principal};
 use freshet_proto::snapshot::ChannelSnapshot;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
@@ -69,7 +69,7 @@ impl Remote {
         let path = format!(
             "/v1/internal/snapshot?tenant={tenant}&environment={environment}&set={set}&app={app}"
         );
-        let Some(body) = self.ask(&path).await? else {
+        let Some(body) = self.ask((Method::GET, &path), Bytes::new()).await? else {
             return Ok(None);
         };
         let snapshot = ChannelSnapshot::decode(&body);
@@ -78,20 +78,20 @@ impl Remote {
             .map_err(|error| OriginError::Broken(error.to_string()))
     }
 
-    pub(super) async fn principal(
-        &self,
-        key: &KeyDigest,
-    ) -> Result<Option<Principal>, OriginError> {
-        let Some(body) = self
-            .ask(&format!("/v1/internal/principal?key={key}"))
-            .await?
-        else {
-            return Ok(None);
-        };
-        let principal = serde_json::from_slice(&body);
-        principal
-            .map(Some)
-            .map_err(|error| OriginError::Broken(error.to_string()))
+    pub(super) async fn standings(&self, ids: Vec<GrantId>) -> Result<Vec<Standing>, OriginError> {
+        const PATH: &str = "/v1/internal/grants";
+        let asked = ids.len();
+        let question = serde_json::to_vec(&GrantsQuestion { ids }).expect("digests are JSON");
+        let body = self.ask((Method::POST, PATH), question.into()).await?;
+        // A control plane always has this path.
+        let body = body.ok_or_else(|| refused(StatusCode::NOT_FOUND, PATH))?;
+        let broken = |what: &dyn std::fmt::Display| OriginError::Broken(what.to_string());
+        let answer: GrantsAnswer = serde_json::from_slice(&body).map_err(|error| broken(&error))?;
+        if answer.grants.len() != asked {
+            let told = answer.grants.len();
+            return Err(broken(&format_args!("{told} standings of {asked} grants")));
+        }
+        Ok(answer.grants)
     }
 
     pub(super) async fn forward(
@@ -111,24 +111,22 @@ impl Remote {
     }
 
     /// Asks as the gateway itself; none if the answer is that there is no such thing.
-    async fn ask(&self, path: &str) -> Result<Option<Bytes>, OriginError> {
+    async fn ask(
+        &self,
+        (method, path): (Method, &str),
+        body: Bytes,
+    ) -> Result<Option<Bytes>, OriginError> {
         let request = Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(self.uri(path)?)
             .header(AUTHORIZATION, self.authorization.clone())
-            .body(Full::default())
+            .body(Full::new(body))
             .map_err(|error| OriginError::Broken(error.to_string()))?;
         let answer = self.send(request).await?;
         match answer.status() {
             StatusCode::OK => Ok(Some(answer.into_body())),
             StatusCode::NOT_FOUND => Ok(None),
-            status => {
-                let path = path.split('?').next().unwrap_or(path).to_owned();
-                Err(OriginError::Refused {
-                    status: status.as_u16(),
-                    path,
-                })
-            }
+            status => Err(refused(status, path)),
         }
     }
 
@@ -162,5 +160,13 @@ impl Remote {
                 self.timeout
             ))),
         }
+    }
+}
+
+fn refused(status: StatusCode, path: &str) -> OriginError {
+    let path = path.split('?').next().unwrap_or(path).to_owned();
+    OriginError::Refused {
+        status: status.as_u16(),
+        path,
     }
 }

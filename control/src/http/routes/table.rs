@@ -175,9 +175,9 @@ pub(in crate::http) static ENDPOINTS: &[Endpoint] = &[
         "A channel for a gateway.")
         .query(&[("!tenant", "The tenant."), ("!environment", "The environment."),
             ("!set", "The config set."), ("!app", "The app.")]),
-    served!(GET "/v1/internal/principal", Gateway, internal::principal,
-        "Whom a key stands for.")
-        .query(&[("!key", "SHA-256 of the key, in hex.")]),
+    served!(POST "/v1/internal/grants", Gateway, internal::grants,
+        "How up to 1,000 grants stand, by their ids, in the order of the ids.")
+        .takes("GrantsBody"),
     of_gateway!(GET "/v1/config", Read,
         "The effective configuration. Strong ETag, If-None-Match, 304; wait= holds the request until it changes.")
         .query(&[CHANNEL[0], CHANNEL[1], CHANNEL[2],

@@ -36,7 +36,7 @@ async fn a_large_body_to_nowhere_is_answered_404() {
 
 #[tokio::test]
 async fn a_large_body_to_what_is_not_for_clients_is_answered_404() {
-    is_answered("POST /v1/internal/principal HTTP/1.1\r\n", 404, "not_found").await;
+    is_answered("POST /v1/internal/grants HTTP/1.1\r\n", 404, "not_found").await;
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub(crate) struct History {
     pub(crate) id: ChannelId,
     pub(crate) edition: Edition,
     states: Vec<State>,
+    /// The origin once said that there is no such channel.
+    pub(crate) was_denied: bool,
     /// Tombstones that the origin keeps.
     tombstones_max: usize,
 }
@@ -116,6 +118,7 @@ impl History {
             id: channel_id(tenant, app),
             edition: Edition::Enterprise,
             states: vec![first],
+            was_denied: false,
             tombstones_max: usize::MAX,
         }
     }

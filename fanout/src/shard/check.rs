@@ -104,12 +104,28 @@ impl Shard {
                 "claims are settled by a load"
             );
         }
+        self.check_timers();
         let under_way = self.channels.iter().filter(|(_, slot)| slot.passes > 0);
         assert_eq!(under_way.count(), self.passes_under_way as usize);
         let mut ended: Vec<_> = self.ended_passes.clone();
         ended.sort_unstable();
         ended.dedup();
         assert_eq!(ended.len(), self.ended_passes.len(), "a pass ends once");
+    }
+
+    /// No timer outlives what set it. The end of a window may: it finds nobody, or looks again.
+    fn check_timers(&self) {
+        for (at, timer) in &self.timers {
+            let set_at = match timer {
+                Timer::Linger(index) => self.channels.get(*index as usize).map(|s| s.linger_at),
+                Timer::Reload(index) => {
+                    let slot = self.channels.get(*index as usize);
+                    slot.and_then(|slot| slot.pull.retry_at())
+                }
+                Timer::Window(_) | Timer::Drain => continue,
+            };
+            assert_eq!(set_at, Some(*at), "{timer:?} was not cancelled");
+        }
     }
 
     /// Users are counted, and whoever has work has a turn.

@@ -43,8 +43,8 @@ impl Shard {
             self.timers.pop_first();
             match timer {
                 Timer::Window(channel) => self.on_window(now, channel),
-                Timer::Linger(channel) => self.on_linger(now, channel),
-                Timer::Reload(channel) => self.on_reload(now, channel),
+                Timer::Linger(channel) => self.on_linger(now, (at, channel)),
+                Timer::Reload(channel) => self.on_reload(at, channel),
                 Timer::Drain => self.on_drain(now),
             }
         }
@@ -107,9 +107,12 @@ impl Shard {
 
     /// Looks whether a channel is used. Its time runs from the first look that sees it unused, so
     /// it is kept for between one linger and two.
-    fn on_linger(&mut self, now: Time, channel: u32) {
+    fn on_linger(&mut self, now: Time, (at, channel): (Time, u32)) {
         let linger = self.settings.channel_linger.max(TURN_MIN);
-        let slot = &mut self.channels[channel as usize];
+        let slot = self.channels.get_mut(channel as usize);
+        let Some(slot) = slot.filter(|slot| slot.linger_at == at) else {
+            return;
+        };
         let is_used = !slot.views.is_empty() || slot.pull.is_under_way();
         slot.unused_since = match slot.unused_since {
             Some(_) | None if is_used => None,

@@ -174,6 +174,7 @@ impl Shard {
     }
 
     pub(super) fn remove_channel(&mut self, index: u32) {
+        self.retry(index, None);
         let slot = self.channels.remove(index as usize);
         debug_assert!(slot.views.is_empty(), "S4: a channel with views is kept");
         self.channel_index.remove(&slot.id);
@@ -181,9 +182,6 @@ impl Shard {
         // Its number may be another channel's next.
         self.ended_passes.retain(|ended| *ended != index);
         self.timers.remove(&(slot.linger_at, Timer::Linger(index)));
-        if let Some(at) = slot.pull.retry_at() {
-            self.timers.remove(&(at, Timer::Reload(index)));
-        }
         // The end of a window may still be set. It finds nobody, or a channel that does not wait, or
         // one that then looks at its own window.
         self.unloads.push_back(slot.id);

@@ -95,13 +95,8 @@ impl Pull {
         self.asked.is_some()
     }
 
-    /// Nothing is needed.
-    fn rest(&mut self) {
-        self.misses = 0;
-        self.retry_at = None;
-    }
-
     /// When the origin is asked again, if a pause is kept.
+    #[cfg(test)]
     pub(super) fn retry_at(&self) -> Option<Time> {
         self.retry_at
     }
@@ -141,7 +136,7 @@ impl Shard {
     /// before, and after a pause for what was.
     pub(super) fn settle_load(&mut self, now: Time, index: u32, asked: Option<Place>) {
         match self.needed(index) {
-            None => self.channels[index as usize].pull.rest(),
+            None => self.rest(index),
             Some(at) if !asked.is_some_and(|asked| covers(asked, at)) => {
                 self.request_load(index, at);
             }
@@ -152,27 +147,45 @@ impl Shard {
     /// No snapshot has come. Asks again after a pause if one is needed.
     pub(super) fn settle_failed_load(&mut self, now: Time, index: u32) {
         match self.needed(index) {
-            None => self.channels[index as usize].pull.rest(),
+            None => self.rest(index),
             Some(_) => self.pause_loads(now, index),
         }
+    }
+
+    /// Nothing is needed.
+    fn rest(&mut self, index: u32) {
+        self.channels[index as usize].pull.misses = 0;
+        self.retry(index, None);
     }
 
     fn pause_loads(&mut self, now: Time, index: u32) {
         let pull = &mut self.channels[index as usize].pull;
         let at = now + PAUSE * (1 << pull.misses.min(DOUBLINGS_MAX));
         pull.misses = pull.misses.saturating_add(1);
-        pull.retry_at = Some(at);
-        self.timers.insert((at, Timer::Reload(index)));
+        self.retry(index, Some(at));
     }
 
-    /// A pause may be over.
-    pub(super) fn on_reload(&mut self, now: Time, index: u32) {
+    /// Says when the origin is asked again. The one place where a pause begins or is given up, so
+    /// that no timer outlives it.
+    pub(super) fn retry(&mut self, index: u32, at: Option<Time>) {
         let pull = &mut self.channels[index as usize].pull;
-        if pull.retry_at.is_some_and(|at| at <= now) {
-            pull.retry_at = None;
-            if let Some(at) = self.needed(index) {
-                self.request_load(index, at);
-            }
+        if let Some(before) = std::mem::replace(&mut pull.retry_at, at) {
+            self.timers.remove(&(before, Timer::Reload(index)));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, Timer::Reload(index)));
+        }
+    }
+
+    /// The pause that ends at `at` may be over.
+    pub(super) fn on_reload(&mut self, at: Time, index: u32) {
+        let slot = self.channels.get_mut(index as usize);
+        let Some(slot) = slot.filter(|slot| slot.pull.retry_at == Some(at)) else {
+            return;
+        };
+        slot.pull.retry_at = None;
+        if let Some(at) = self.needed(index) {
+            self.request_load(index, at);
         }
     }
 

@@ -9,6 +9,7 @@ use freshet_proto::frame::DeliveryMode;
 use super::client::Follow;
 use super::world::{Answer, Fate, World};
 use crate::frame::Wire;
+use crate::shard::LoadFailure;
 use crate::testing::{cursor, revision};
 
 const ONE: &str = "acme/web:1";
@@ -44,6 +45,30 @@ fn a_cursor_from_the_future_costs_one_load_and_is_refused() {
     );
     world.pass(Duration::from_secs(100));
     assert_eq!(world.loads(0), 0, "the origin has said all it knows");
+}
+
+#[test]
+fn a_pause_ends_with_what_it_waited_for_and_finds_no_channel_that_came_later() {
+    let (mut world, client) = world();
+    world.disconnect(client);
+    world.truth[0].publish(&[("b", Some(ONE))]);
+    let event = world.truth[0].publish(&[("c", Some(ONE))]);
+    let (now, id) = (world.now, world.truth[0].id.clone());
+    let snapshot = world.truth[0].snapshot();
+    let shard = &mut world.nodes[0].shard;
+    // A gap, and no answer to it: a pause.
+    shard.handle_event(now, &event);
+    shard.poll_load();
+    shard.handle_load_failed(now, &id, LoadFailure::Unavailable);
+    // What was needed comes unasked, and then the channel goes.
+    shard.handle_snapshot(now, &snapshot);
+    world.check(0);
+    let shard = &mut world.nodes[0].shard;
+    shard.handle_load_failed(now, &id, LoadFailure::NotFound);
+    world.check(0);
+    let shard = &mut world.nodes[0].shard;
+    shard.handle_timeout(now + Duration::from_secs(1));
+    assert_eq!(shard.gauges().channels, 0);
 }
 
 #[test]
@@ -223,7 +248,7 @@ fn a_channel_that_is_needed_again_is_not_given_up() {
     let (now, id) = (world.now, world.truth[0].id.clone());
     let shard = &mut world.nodes[0].shard;
     // It ends and begins again before the shell takes an output.
-    shard.handle_load_failed(now, &id, crate::shard::LoadFailure::NotFound);
+    shard.handle_load_failed(now, &id, LoadFailure::NotFound);
     let client = world.connect(0, 0, Wire::WebSocket);
     world.subscribe(client, follow());
     let shard = &mut world.nodes[0].shard;

@@ -143,6 +143,16 @@ fn run(world: &mut World, op: &Op) {
             which,
             answer,
         } => world.answer(*node, *which, *answer),
+        Op::Unasked {
+            node,
+            channel,
+            news,
+            times,
+        } => {
+            for _ in 0..*times {
+                world.hear(*node, *channel, *news);
+            }
+        }
         Op::Connect { node, tenant, wire } => {
             if world.clients.len() < 8 {
                 world.connect(*node, *tenant, *wire);
@@ -244,6 +254,7 @@ fn run_on_client(world: &mut World, client: usize, op: &Op) {
         | Op::Deliver { .. }
         | Op::DeliverAll { .. }
         | Op::Answer { .. }
+        | Op::Unasked { .. }
         | Op::Connect { .. }
         | Op::LongPoll { .. }
         | Op::Press { .. }

@@ -66,6 +66,17 @@ pub(super) enum Answer {
     Failure,
 }
 
+/// What comes of a channel that was not asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// A snapshot of a state that was published.
+    Snapshot(usize),
+    /// The origin did not answer a question that was forgotten.
+    Failure,
+    /// The origin says that there is no such channel.
+    Denial,
+}
+
 /// What becomes of the event at the front of the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{KEYS, NODES};
 use crate::frame::Wire;
-use crate::shard::tests::world::{Answer, Fate};
+use crate::shard::tests::world::{Answer, Fate, News};
 
 /// What a subscription starts from.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,13 @@ pub(super) enum Op {
         node: usize,
         which: usize,
         answer: Answer,
+    },
+    /// Something comes of a channel that was not asked for.
+    Unasked {
+        node: usize,
+        channel: usize,
+        news: News,
+        times: usize,
     },
     Connect {
         node: usize,
@@ -158,6 +165,14 @@ fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![3 => Just(Answer::Newest), 3 => Just(Answer::Oldest), 1 => Just(Answer::Failure)]
 }
 
+fn news() -> impl Strategy<Value = News> {
+    prop_oneof![
+        4 => (0..1_000usize).prop_map(News::Snapshot),
+        3 => Just(News::Failure),
+        2 => Just(News::Denial),
+    ]
+}
+
 fn publish() -> impl Strategy<Value = Op> {
     let size = prop_oneof![12 => Just(0usize), 6 => Just(1usize), 1 => Just(2usize)];
     let edit = (0..KEYS.len(), prop::option::weighted(0.7, size));
@@ -204,6 +219,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => node().prop_map(|node| Op::DeliverAll { node }),
         8 => (node(), 0..3usize, answer())
             .prop_map(|(node, which, answer)| Op::Answer { node, which, answer }),
+        8 => (node(), channel(), news(), 1..3usize)
+            .prop_map(|(node, channel, news, times)| Op::Unasked { node, channel, news, times }),
         4 => (node(), 0..2usize, wire())
             .prop_map(|(node, tenant, wire)| Op::Connect { node, tenant, wire }),
         10 => (client(), follow(), prop::bool::weighted(0.2)).prop_map(

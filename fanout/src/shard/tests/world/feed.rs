@@ -6,9 +6,17 @@ use std::time::Duration;
 use freshet_proto::cursor::Cursor;
 use freshet_proto::envelope::Published;
 
-use super::{Answer, Fate, GHOST, World};
+use super::{Answer, Asked, Fate, GHOST, News, World};
 use crate::shard::{Load, LoadFailure};
 use crate::testing::History;
+
+impl Asked {
+    /// Whether an origin that keeps to the rules may answer with what stands at `at`.
+    fn is_answered_by(&self, at: Cursor) -> bool {
+        (at.epoch, at.revision) >= (self.floor.epoch, self.floor.revision)
+            && (at.revision >= self.load.wanted || at.epoch > self.floor.epoch)
+    }
+}
 
 impl World {
     /// An event enters every node's log.
@@ -130,16 +138,46 @@ impl World {
             (Some(history), Answer::Newest) => shard.handle_snapshot(now, &history.snapshot()),
             (Some(history), Answer::Oldest) => {
                 let newest = history.newest();
-                let is_new_enough = |at: Cursor| {
-                    (at.epoch, at.revision) >= (asked.floor.epoch, asked.floor.revision)
-                        && (at.revision >= asked.load.wanted || at.epoch > asked.floor.epoch)
-                };
                 let states = history.states().iter();
                 let oldest = states
                     .map(|state| state.cursor())
-                    .find(|at| is_new_enough(*at));
+                    .find(|at| asked.is_answered_by(*at));
                 let at = oldest.unwrap_or(newest.cursor());
                 shard.handle_snapshot(now, &history.snapshot_at(at));
+            }
+        }
+        self.check(node);
+    }
+
+    /// Something comes of a channel whether it was asked for or not. It counts as the answer to a
+    /// load that is under way, so then it is no older than that answer may be.
+    pub(in crate::shard::tests) fn hear(&mut self, node: usize, channel: usize, news: News) {
+        let now = self.now;
+        self.take_loads(node);
+        let id = self.truth[channel].id.clone();
+        if matches!(news, News::Snapshot(_)) && id.app.as_str() == GHOST {
+            return;
+        }
+        let asked = &mut self.nodes[node].asked;
+        let is_its = |asked: &Asked| asked.load.channel == id;
+        let under_way = asked.iter().position(is_its);
+        let under_way = under_way.and_then(|place| asked.remove(place));
+        let shard = &mut self.nodes[node].shard;
+        match news {
+            News::Snapshot(place) => {
+                let states = self.truth[channel].states();
+                // The newest come more often.
+                let back = place % 7 % states.len();
+                let at = states[states.len() - 1 - back].cursor();
+                let is_too_old = under_way.is_some_and(|asked| !asked.is_answered_by(at));
+                let newest = self.truth[channel].newest().cursor();
+                let at = if is_too_old { newest } else { at };
+                shard.handle_snapshot(now, &self.truth[channel].snapshot_at(at));
+            }
+            News::Failure => shard.handle_load_failed(now, &id, LoadFailure::Unavailable),
+            News::Denial => {
+                self.truth[channel].was_denied = true;
+                shard.handle_load_failed(now, &id, LoadFailure::NotFound);
             }
         }
         self.check(node);

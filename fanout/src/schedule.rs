@@ -51,6 +51,8 @@ pub(crate) struct Tenant {
     pub(crate) urgent_changes: Gcra,
     /// Connections and channels that name this tenant.
     pub(crate) users: u32,
+    /// Its channels that wait for their origin's first answer.
+    pub(crate) unloaded: u32,
     usual: Line,
     urgent: Line,
     /// Connections with something to be told apart from a pass; each stands here at most once.
@@ -87,6 +89,7 @@ impl Tenant {
             signals: Gcra::default(),
             urgent_changes: Gcra::default(),
             users: 0,
+            unloaded: 0,
             usual: Line::default(),
             urgent: Line::default(),
             catch_up: VecDeque::new(),

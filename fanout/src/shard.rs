@@ -121,8 +121,8 @@ pub struct Shard {
     is_under_pressure: bool,
     /// Channels whose pass is over and whose pace was not told yet. At most one entry a channel.
     ended_passes: Vec<u32>,
-    loads: VecDeque<Load>,
-    unloads: VecDeque<ChannelId>,
+    loads: loading::Loads,
+    unloads: BTreeSet<ChannelId>,
     closings: VecDeque<Closing>,
     #[cfg(test)]
     patience: crate::schedule::tests::Patience,
@@ -178,6 +178,8 @@ struct ChannelSlot {
     pace: Pace,
     /// Views whose pass is under way.
     passes: u32,
+    /// Its place in `ended_passes`, if it stands there.
+    ended_at: Option<u32>,
     pull: loading::Pull,
     /// When it is looked at whether anybody uses it.
     linger_at: Time,
@@ -223,8 +225,8 @@ impl Shard {
             passes_under_way: 0,
             is_under_pressure: false,
             ended_passes: Vec::new(),
-            loads: VecDeque::new(),
-            unloads: VecDeque::new(),
+            loads: loading::Loads::default(),
+            unloads: BTreeSet::new(),
             closings: VecDeque::new(),
             #[cfg(test)]
             patience: crate::schedule::tests::Patience::default(),
@@ -239,15 +241,10 @@ impl Shard {
         self.closings.pop_front()
     }
 
-    /// The next channel to load. At most one for each channel.
-    pub fn poll_load(&mut self) -> Option<Load> {
-        self.loads.pop_front()
-    }
-
     /// The next channel nobody here needs any more. At most one for each channel, and none that is
     /// needed again, so loads and unloads may be taken in any order.
     pub fn poll_unload(&mut self) -> Option<ChannelId> {
-        self.unloads.pop_front()
+        self.unloads.pop_first()
     }
 
     /// The number of a tenant, with one more user.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use freshet_proto::close::ErrorCode;
-use freshet_proto::frame::{Ack, ClientFrame, Outcome, Subscribe};
+use freshet_proto::close::{CloseReason, ErrorCode};
+use freshet_proto::frame::{Ack, ClientFrame, ErrorFrame, Outcome, Subscribe};
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
 use freshet_proto::principal::Edition;
 use smallvec::SmallVec;
 
-use super::{ChannelSlot, Conn, ConnId, NewConn, Shard, SubRef, Timer, small};
+use super::loading::UNLOADED_MAX;
+use super::{ChannelSlot, Conn, ConnId, NewConn, NoRoom, Shard, SubRef, Timer, small};
 use crate::coalesce::Pace;
 use crate::encode::{Start, error_frame};
 use crate::frame::Wire;
@@ -101,9 +102,9 @@ impl Shard {
             set: subscribe.set.clone(),
             app: subscribe.app.clone(),
         };
-        let Some(channel) = self.channel_or_load(now, &channel_id, edition) else {
-            let message = "this node holds as many channels as it may; come back later";
-            return self.refuse(id, sub, ErrorCode::LimitExceeded, message);
+        let channel = match self.channel_or_load(now, &channel_id, edition) {
+            Ok(channel) => channel,
+            Err(no_room) => return self.refuse_for_room(id, sub, no_room),
         };
         let slot = &self.channels[channel as usize];
         let (is_loaded, head) = (slot.channel.is_some(), slot.head_place());
@@ -158,14 +159,27 @@ impl Shard {
         self.refuse(id, sub, code, message);
     }
 
-    /// Tells a client what was refused. A read has nothing else, so it ends.
     fn refuse(&mut self, id: ConnId, sub: SubscriptionId, code: ErrorCode, message: &str) {
+        self.tell_or_close(id, error_frame(code, Some(sub), message));
+    }
+
+    /// Tells a client what was refused. A read has nothing else, so it ends.
+    fn tell_or_close(&mut self, id: ConnId, error: ErrorFrame) {
         let Some(conn) = self.conn(id) else { return };
         if conn.wire == Wire::Body {
-            self.close_with(id, code, message);
+            let reason = error.code.closes().unwrap_or(CloseReason::MalformedFrame);
+            self.close(id, reason, Some(error));
         } else {
-            self.tell_error(id, error_frame(code, Some(sub), message));
+            self.tell_error(id, error);
         }
+    }
+
+    fn refuse_for_room(&mut self, id: ConnId, sub: SubscriptionId, no_room: NoRoom) {
+        let error = ErrorFrame {
+            retry_after_ms: Some(no_room.retry_after_ms()),
+            ..error_frame(ErrorCode::LimitExceeded, Some(sub), &no_room.to_string())
+        };
+        self.tell_or_close(id, error);
     }
 
     fn on_unsubscribe(&mut self, now: Time, id: ConnId, sub: SubscriptionId) {
@@ -209,21 +223,27 @@ impl Shard {
             .copied()
     }
 
-    /// The number of a channel, asked for if it is not in memory; none if there is no room.
+    /// The number of a channel, asked for if it is not in memory.
     pub(super) fn channel_or_load(
         &mut self,
         now: Time,
         id: &ChannelId,
         edition: Edition,
-    ) -> Option<u32> {
+    ) -> Result<u32, NoRoom> {
         if let Some(&index) = self.channel_index.get(id) {
             self.channels[index as usize].unused_since = None;
-            return Some(index);
+            return Ok(index);
         }
         if self.channels.len() >= self.settings.channels_max {
-            return None;
+            return Err(NoRoom::Channels);
+        }
+        let tenant = self.tenant_index.get(&id.tenant);
+        let unloaded = tenant.map_or(0, |index| self.tenants[*index as usize].unloaded);
+        if unloaded >= UNLOADED_MAX {
+            return Err(NoRoom::Loads);
         }
         let tenant = self.use_tenant(&id.tenant, edition);
+        self.tenants[tenant as usize].unloaded += 1;
         let linger_at = now + self.settings.channel_linger;
         let index = small(self.channels.insert(ChannelSlot {
             id: id.clone(),
@@ -232,16 +252,17 @@ impl Shard {
             views: Vec::new(),
             pace: Pace::default(),
             passes: 0,
+            ended_at: None,
             pull: super::loading::Pull::default(),
             linger_at,
             unused_since: None,
             claims: BTreeMap::new(),
         }));
         self.channel_index.insert(id.clone(), index);
-        self.unloads.retain(|unload| unload != id);
+        self.unloads.remove(id);
         self.timers.insert((linger_at, Timer::Linger(index)));
         self.request_load(index, super::loading::NOTHING);
-        Some(index)
+        Ok(index)
     }
 
     fn join_view(&mut self, id: ConnId, key: ViewKey, entry: Entry) {

@@ -111,6 +111,49 @@ impl Shard {
         ended.sort_unstable();
         ended.dedup();
         assert_eq!(ended.len(), self.ended_passes.len(), "a pass ends once");
+        for (place, index) in self.ended_passes.iter().enumerate() {
+            let slot = &self.channels[*index as usize];
+            assert_eq!(
+                slot.ended_at,
+                Some(super::small(place)),
+                "it knows its place"
+            );
+        }
+        self.check_loads();
+    }
+
+    /// Who stands in the line of loads waits for an answer, once, and is counted.
+    fn check_loads(&self) {
+        let mut waiting = 0;
+        for (index, slot) in &self.channels {
+            waiting += u32::from(slot.is_loading());
+            let mut lined = self
+                .loads
+                .tickets()
+                .filter(|(_, held)| **held as usize == index);
+            let ticket = slot.pull.ticket();
+            assert!(slot.is_loading() || ticket.is_none(), "nobody waits");
+            let wanted = ticket.map(|ticket| (slot.tenant, ticket));
+            assert_eq!(
+                lined.next().map(|(key, _)| *key),
+                wanted,
+                "a load stands in line"
+            );
+            assert!(lined.next().is_none(), "a load stands in line once");
+        }
+        assert_eq!(waiting, self.loads.under_way, "loads are counted");
+        for (index, tenant) in &self.tenants {
+            let its = self
+                .channels
+                .iter()
+                .filter(|(_, s)| s.tenant as usize == index);
+            let unloaded = its.filter(|(_, slot)| slot.channel.is_none()).count();
+            assert_eq!(
+                tenant.unloaded as usize, unloaded,
+                "channels without an answer"
+            );
+            assert!(tenant.unloaded <= super::loading::UNLOADED_MAX);
+        }
     }
 
     /// No timer outlives what set it. The end of a window may: it finds nobody, or looks again.

@@ -160,9 +160,11 @@ impl Shard {
         if slot.passes > 0 {
             tenant.drop_passes(|view| slot.views.contains(&view));
         } else {
-            self.ended_passes.retain(|ended| *ended != index);
             self.passes_under_way += 1;
+            self.forget_ended_pass(index);
         }
+        let slot = &mut self.channels[index as usize];
+        let tenant = &mut self.tenants[slot.tenant as usize];
         slot.passes = small(slot.views.len());
         self.counters.passes += 1;
         for view in &slot.views {
@@ -180,7 +182,18 @@ impl Shard {
         self.channels[index as usize].passes -= 1;
         if self.channels[index as usize].passes == 0 {
             self.passes_under_way -= 1;
+            self.channels[index as usize].ended_at = Some(small(self.ended_passes.len()));
             self.ended_passes.push(index);
+        }
+    }
+
+    /// Nothing needs to be done any more about a channel's pass that is over.
+    pub(super) fn forget_ended_pass(&mut self, index: u32) {
+        if let Some(place) = self.channels[index as usize].ended_at.take() {
+            self.ended_passes.swap_remove(place as usize);
+            if let Some(moved) = self.ended_passes.get(place as usize) {
+                self.channels[*moved as usize].ended_at = Some(place);
+            }
         }
     }
 
@@ -188,9 +201,8 @@ impl Shard {
     fn settle_passes(&mut self, now: Time) {
         while let Some(index) = self.ended_passes.pop() {
             let (window_min, window_max) = self.windows();
-            let Some(slot) = self.channels.get_mut(index as usize) else {
-                continue;
-            };
+            let slot = &mut self.channels[index as usize];
+            slot.ended_at = None;
             if let Some(step) = slot.pace.handle_end(now, window_min, window_max) {
                 self.follow(now, index, step);
             }

@@ -29,14 +29,16 @@ impl Shard {
         let Some(&index) = self.channel_index.get(&snapshot.channel) else {
             return;
         };
+        let asked = self.take_question(index);
         let slot = &mut self.channels[index as usize];
-        let asked = slot.pull.answered();
         let before = slot.channel.as_ref().map(|channel| place(channel.head()));
         let after = place(&snapshot.head);
         let is_newer = before.is_none_or(|before| after > before);
         if is_newer {
             slot.channel = Some(Channel::from_snapshot(snapshot));
-            self.tenants[slot.tenant as usize].edition = snapshot.edition;
+            let tenant = &mut self.tenants[slot.tenant as usize];
+            tenant.edition = snapshot.edition;
+            tenant.unloaded -= u32::from(before.is_none());
         }
         match before {
             None => self.settle_claims(index),
@@ -61,8 +63,8 @@ impl Shard {
         let Some(&index) = self.channel_index.get(id) else {
             return;
         };
+        self.take_question(index);
         let slot = &mut self.channels[index as usize];
-        slot.pull.answered();
         let (code, message) = match failure {
             LoadFailure::NotFound => (ErrorCode::UnknownChannel, "there is no such channel"),
             LoadFailure::Unavailable => (
@@ -175,16 +177,19 @@ impl Shard {
 
     pub(super) fn remove_channel(&mut self, index: u32) {
         self.retry(index, None);
+        self.take_question(index);
+        // Its number may be another channel's next.
+        self.forget_ended_pass(index);
         let slot = self.channels.remove(index as usize);
         debug_assert!(slot.views.is_empty(), "S4: a channel with views is kept");
         self.channel_index.remove(&slot.id);
-        self.loads.retain(|load| load.channel != slot.id);
-        // Its number may be another channel's next.
-        self.ended_passes.retain(|ended| *ended != index);
+        if slot.channel.is_none() {
+            self.tenants[slot.tenant as usize].unloaded -= 1;
+        }
         self.timers.remove(&(slot.linger_at, Timer::Linger(index)));
         // The end of a window may still be set. It finds nobody, or a channel that does not wait, or
         // one that then looks at its own window.
-        self.unloads.push_back(slot.id);
+        self.unloads.insert(slot.id);
         self.leave_tenant(slot.tenant);
     }
 

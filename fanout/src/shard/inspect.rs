@@ -74,6 +74,8 @@ pub struct Gauges {
     pub connections: [u64; crate::counters::WIRES],
     /// Channels in memory or on their way.
     pub channels: u64,
+    /// Channels that wait for an answer of their origin.
+    pub loads: u64,
     /// Views.
     pub views: u64,
     /// Bytes of frames that are alive.
@@ -93,7 +95,7 @@ impl Shard {
         id: &ChannelId,
         edition: Edition,
     ) -> Result<Option<Cursor>, NoRoom> {
-        let index = self.channel_or_load(now, id, edition).ok_or(NoRoom)?;
+        let index = self.channel_or_load(now, id, edition)?;
         let channel = self.channels[index as usize].channel.as_ref();
         Ok(channel.map(|channel| {
             let head = channel.head();
@@ -228,6 +230,7 @@ impl Shard {
         Gauges {
             connections: self.connections,
             channels: self.channels.len() as u64,
+            loads: u64::from(self.loads.under_way),
             views: self.views.len() as u64,
             frame_bytes: self.gauge.alive_bytes() as u64,
         }
@@ -239,7 +242,25 @@ impl Shard {
     }
 }
 
-/// The shard holds as many channels as it may.
+/// Why a channel that is not in memory is not loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this node holds as many channels as it may")]
-pub struct NoRoom;
+pub enum NoRoom {
+    /// The shard holds as many channels as it may.
+    #[error("this node holds as many channels as it may; come back later")]
+    Channels,
+    /// As many of the tenant's channels as may wait for their origin.
+    #[error("too many channels of this tenant are being loaded; come back when they are there")]
+    Loads,
+}
+
+impl NoRoom {
+    /// When trying again makes sense.
+    pub const fn retry_after_ms(self) -> u32 {
+        match self {
+            // Source: arbitrary, because only the leaving of others makes room.
+            Self::Channels => 10_000,
+            // Source: arbitrary, because an origin answers some hundred questions a second.
+            Self::Loads => 1_000,
+        }
+    }
+}

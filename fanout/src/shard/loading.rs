@@ -1,5 +1,6 @@
 //! What is asked of the origin, and when it is asked again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use freshet_proto::ids::{ChannelId, Epoch, Revision};
@@ -15,6 +16,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the pause doubles at most: 8 s. Source: arbitrary, because it is below a heartbeat.
 const DOUBLINGS_MAX: u32 = 3;
+
+/// Channels of one tenant without a first answer of their origin, at most. Source: arbitrary, because
+/// it is a tenth of the channels a shard holds unless told otherwise, so that invented names leave
+/// room for others' channels, and a tenant's clients that return to an empty shard are soon all in.
+pub(super) const UNLOADED_MAX: u32 = 1_024;
 
 /// A point in a channel's order: epochs rise, and revisions within each.
 pub(super) type Place = (Epoch, Revision);
@@ -52,6 +58,8 @@ pub enum LoadFailure {
 pub(super) struct Pull {
     /// How new the answer under way must be.
     asked: Option<Place>,
+    /// The load's place in line, until the shell takes it.
+    ticket: Option<u64>,
     /// The newest that an event spoke of.
     news: Place,
     /// What is heard of must not wait.
@@ -66,11 +74,51 @@ impl Default for Pull {
     fn default() -> Self {
         Self {
             asked: None,
+            ticket: None,
             news: NOTHING,
             is_urgent: false,
             misses: 0,
             retry_at: None,
         }
+    }
+}
+
+/// The loads that the shell has not taken. Tenants are served in turn, and of one tenant who asked
+/// first.
+///
+/// Cost: O(log loads) per call.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    /// Channels, by tenant and ticket.
+    line: BTreeMap<(u32, u64), u32>,
+    next_ticket: u64,
+    /// The tenant that was served last.
+    served: u32,
+    /// Channels that wait for an answer, whether their load was taken or not.
+    pub(super) under_way: u32,
+}
+
+impl Loads {
+    fn push(&mut self, tenant: u32, channel: u32) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.line.insert((tenant, ticket), channel);
+        ticket
+    }
+
+    /// Takes out the oldest load of the tenant whose turn it is.
+    fn pop(&mut self) -> Option<u32> {
+        let next = self.line.range((self.served + 1, 0)..).next();
+        let (key, channel) = next.or_else(|| self.line.first_key_value())?;
+        let (key, channel) = (*key, *channel);
+        self.line.remove(&key);
+        self.served = key.0;
+        Some(channel)
+    }
+
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> impl Iterator<Item = (&(u32, u64), &u32)> {
+        self.line.iter()
     }
 }
 
@@ -85,14 +133,14 @@ impl Pull {
         self.is_urgent && at >= self.news && std::mem::take(&mut self.is_urgent)
     }
 
-    /// The answer has come, whatever it is; how new it was to be.
-    pub(super) fn answered(&mut self) -> Option<Place> {
-        self.asked.take()
-    }
-
     /// Whether an answer is expected.
     pub(super) fn is_under_way(&self) -> bool {
         self.asked.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ticket(&self) -> Option<u64> {
+        self.ticket
     }
 
     /// When the origin is asked again, if a pause is kept.
@@ -125,11 +173,32 @@ impl Shard {
         if pull.asked.is_none() && pull.retry_at.is_none() {
             let wanted = at.max(pull.news);
             pull.asked = Some(wanted);
-            self.loads.push_back(Load {
-                channel: slot.id.clone(),
-                wanted: wanted.1,
-            });
+            pull.ticket = Some(self.loads.push(slot.tenant, index));
+            self.loads.under_way += 1;
         }
+    }
+
+    /// The next channel to load, of the tenant whose turn it is. At most one for each channel.
+    pub fn poll_load(&mut self) -> Option<Load> {
+        let slot = &mut self.channels[self.loads.pop()? as usize];
+        slot.pull.ticket = None;
+        let (_, wanted) = slot.pull.asked.expect("what stands in line was asked for");
+        Some(Load {
+            channel: slot.id.clone(),
+            wanted,
+        })
+    }
+
+    /// The answer has come, whatever it is, and whether the shell was told of the question; how new
+    /// it was to be.
+    pub(super) fn take_question(&mut self, index: u32) -> Option<Place> {
+        let slot = &mut self.channels[index as usize];
+        let asked = slot.pull.asked.take()?;
+        self.loads.under_way -= 1;
+        if let Some(ticket) = slot.pull.ticket.take() {
+            self.loads.line.remove(&(slot.tenant, ticket));
+        }
+        Some(asked)
     }
 
     /// A snapshot has come. Asks again if more is needed: at once for what was not asked for

@@ -3,6 +3,7 @@ mod client;
 mod delivery;
 mod expiry;
 mod loading;
+mod loads;
 mod oracle;
 mod pacing;
 mod reads;

@@ -200,6 +200,12 @@ static SHARD_METRICS: [Metric; 24] = [
         &[("", |s| s.gauges.channels)],
     ),
     gauge(
+        "ecs_channel_loads",
+        "Channels that wait for an answer of their origin, summed over shards.",
+        "",
+        &[("", |s| s.gauges.loads)],
+    ),
+    gauge(
         "ecs_views",
         "Views, summed over shards.",
         "",

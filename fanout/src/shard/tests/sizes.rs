@@ -28,8 +28,8 @@ fn the_sizes_of_hot_types_are_known() {
     Conn 56
     SubRef 12
     Entry 32
-    Tenant 184
-    ChannelSlot 464
+    Tenant 192
+    ChannelSlot 488
     Gcra 8
     ");
 }

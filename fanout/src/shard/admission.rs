@@ -139,7 +139,10 @@ impl Shard {
             // Another node may have told the client of a state that has not come here yet.
             Some(claim) if claim > head => {
                 self.counters.gaps += 1;
-                self.request_load(channel, claim);
+                if claim.0 != head.0 {
+                    self.channels[channel as usize].pull.claim(claim);
+                }
+                self.request_claims(now, channel);
             }
             Some(_) | None => {}
         }

@@ -44,7 +44,7 @@ impl Shard {
             match timer {
                 Timer::Window(channel) => self.on_window(now, channel),
                 Timer::Linger(channel) => self.on_linger(now, (at, channel)),
-                Timer::Reload(channel) => self.on_reload(at, channel),
+                Timer::Reload(channel) => self.on_reload(now, (at, channel)),
                 Timer::Drain => self.on_drain(now),
             }
         }

@@ -22,14 +22,13 @@ const URGENT_PER_MINUTE: u32 = 60;
 
 impl Shard {
     /// A channel's snapshot has come, asked for or not. One that is older than what is held, or of
-    /// an older epoch, changes nothing. While a load is under way any snapshot counts as its
-    /// answer, so the shell hands in none that is below the revision that was asked for, unless
+    /// an older epoch, changes nothing. Once a load was taken any snapshot counts as its answer, so the shell hands in none that is below the revision that was asked for, unless
     /// there is no newer.
     pub fn handle_snapshot(&mut self, now: Time, snapshot: &ChannelSnapshot) {
         let Some(&index) = self.channel_index.get(&snapshot.channel) else {
             return;
         };
-        let asked = self.take_question(index);
+        let asked = self.answered(index);
         let slot = &mut self.channels[index as usize];
         let before = slot.channel.as_ref().map(|channel| place(channel.head()));
         let after = place(&snapshot.head);
@@ -63,7 +62,7 @@ impl Shard {
         let Some(&index) = self.channel_index.get(id) else {
             return;
         };
-        self.take_question(index);
+        self.answered(index);
         let slot = &mut self.channels[index as usize];
         let (code, message) = match failure {
             LoadFailure::NotFound => (ErrorCode::UnknownChannel, "there is no such channel"),
@@ -176,8 +175,8 @@ impl Shard {
     }
 
     pub(super) fn remove_channel(&mut self, index: u32) {
-        self.retry(index, None);
-        self.take_question(index);
+        self.pause(index, None);
+        self.withdraw(index);
         // Its number may be another channel's next.
         self.forget_ended_pass(index);
         let slot = self.channels.remove(index as usize);
@@ -210,7 +209,7 @@ impl Shard {
                 if claimed > epoch {
                     let at = (claimed, entry.cursor);
                     entry.begin_anew();
-                    self.request_load(index, at);
+                    self.channels[index as usize].pull.claim(at);
                 } else {
                     entry.begin_anew();
                 }

@@ -17,6 +17,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the pause doubles at most: 8 s. Source: arbitrary, because it is below a heartbeat.
 const DOUBLINGS_MAX: u32 = 3;
 
+/// The shortest time between two questions that only clients' cursors give rise to. Source:
+/// arbitrary, because anybody may invent a cursor, a question may cost the origin a whole snapshot,
+/// and a second is short for a client that comes from a node that is ahead of this one.
+const CLAIMS_PAUSE: Duration = Duration::from_secs(1);
+
 /// Channels of one tenant without a first answer of their origin, at most. Source: arbitrary, because
 /// it is a tenth of the channels a shard holds unless told otherwise, so that invented names leave
 /// room for others' channels, and a tenant's clients that return to an empty shard are soon all in.
@@ -52,8 +57,9 @@ pub enum LoadFailure {
 
 /// What one channel asks of its origin.
 ///
-/// An answer that leads nowhere is followed by a pause, so that neither an invented cursor nor an
-/// origin that is behind its own events makes a storm of loads.
+/// An answer that leads nowhere is followed by a pause, so that an origin that is behind its own
+/// events makes no storm of loads. Cursors that nobody here knows of make one question a second,
+/// however many there are: who comes within that second waits for its end.
 #[derive(Debug)]
 pub(super) struct Pull {
     /// How new the answer under way must be.
@@ -62,12 +68,31 @@ pub(super) struct Pull {
     ticket: Option<u64>,
     /// The newest that an event spoke of.
     news: Place,
+    /// The newest that a client spoke of whose epoch is not known here, until it is asked for.
+    claim: Place,
+    /// Clients' cursors alone are no reason to ask before.
+    claims_at: Time,
     /// What is heard of must not wait.
     pub(super) is_urgent: bool,
     /// Answers in a row that led nowhere.
     misses: u32,
-    /// The origin is not asked before.
-    retry_at: Option<Time>,
+    /// The origin is not asked before its end.
+    pause: Option<Pause>,
+}
+
+/// A time in which the origin is left alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    until: Time,
+    cause: PauseCause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PauseCause {
+    /// The last answer did not help.
+    Miss,
+    /// Clients' cursors were asked about a moment ago. News do not wait for it.
+    Claims,
 }
 
 impl Default for Pull {
@@ -76,9 +101,11 @@ impl Default for Pull {
             asked: None,
             ticket: None,
             news: NOTHING,
+            claim: NOTHING,
+            claims_at: Time::ZERO,
             is_urgent: false,
             misses: 0,
-            retry_at: None,
+            pause: None,
         }
     }
 }
@@ -128,6 +155,11 @@ impl Pull {
         self.news = self.news.max(at);
     }
 
+    /// A client spoke of `at`, whose epoch is not known here.
+    pub(super) fn claim(&mut self, at: Place) {
+        self.claim = self.claim.max(at);
+    }
+
     /// A snapshot of `at` is here; answers whether it brings what must not wait.
     pub(super) fn arrive(&mut self, at: Place) -> bool {
         self.is_urgent && at >= self.news && std::mem::take(&mut self.is_urgent)
@@ -146,12 +178,12 @@ impl Pull {
     /// When the origin is asked again, if a pause is kept.
     #[cfg(test)]
     pub(super) fn retry_at(&self) -> Option<Time> {
-        self.retry_at
+        self.pause.map(|pause| pause.until)
     }
 
     #[cfg(test)]
     pub(super) fn is_pausing(&self) -> bool {
-        self.retry_at.is_some()
+        self.pause.is_some()
     }
 }
 
@@ -165,14 +197,46 @@ impl ChannelSlot {
 }
 
 impl Shard {
-    /// Asks for a channel's snapshot of `at` or newer, unless an answer is on its way or a pause is
-    /// kept; then the end of either looks at what is needed.
+    /// Asks for a channel's first snapshot, or for one as new as an event that came, unless an answer
+    /// is on its way or a pause is kept; then the end of either looks at what is needed.
     pub(super) fn request_load(&mut self, index: u32, at: Place) {
+        let pull = &self.channels[index as usize].pull;
+        if pull
+            .pause
+            .is_some_and(|pause| pause.cause == PauseCause::Claims)
+        {
+            self.pause(index, None);
+        }
+        self.ask(index, at);
+    }
+
+    /// Asks for what clients claim, at most once in [`CLAIMS_PAUSE`].
+    pub(super) fn request_claims(&mut self, now: Time, index: u32) {
+        let pull = &self.channels[index as usize].pull;
+        if pull.asked.is_some() || pull.pause.is_some() {
+            return;
+        }
+        let until = pull.claims_at;
+        if now < until {
+            let cause = PauseCause::Claims;
+            self.pause(index, Some(Pause { until, cause }));
+        } else if let Some(at) = self.claimed(index) {
+            self.note_claims_asked(now, index);
+            self.ask(index, at);
+        }
+    }
+
+    fn note_claims_asked(&mut self, now: Time, index: u32) {
+        let pull = &mut self.channels[index as usize].pull;
+        pull.claim = NOTHING;
+        pull.claims_at = now + CLAIMS_PAUSE;
+    }
+
+    fn ask(&mut self, index: u32, at: Place) {
         let slot = &mut self.channels[index as usize];
         let pull = &mut slot.pull;
-        if pull.asked.is_none() && pull.retry_at.is_none() {
-            let wanted = at.max(pull.news);
-            pull.asked = Some(wanted);
+        if pull.asked.is_none() && pull.pause.is_none() {
+            pull.asked = Some(at.max(pull.news));
             pull.ticket = Some(self.loads.push(slot.tenant, index));
             self.loads.under_way += 1;
         }
@@ -189,77 +253,105 @@ impl Shard {
         })
     }
 
-    /// The answer has come, whatever it is, and whether the shell was told of the question; how new
-    /// it was to be.
-    pub(super) fn take_question(&mut self, index: u32) -> Option<Place> {
-        let slot = &mut self.channels[index as usize];
-        let asked = slot.pull.asked.take()?;
-        self.loads.under_way -= 1;
-        if let Some(ticket) = slot.pull.ticket.take() {
-            self.loads.line.remove(&(slot.tenant, ticket));
-        }
+    /// Something has come from the origin; how new it was to be. What the shell was not told to ask
+    /// for yet is not answered by it.
+    pub(super) fn answered(&mut self, index: u32) -> Option<Place> {
+        let pull = &self.channels[index as usize].pull;
+        let asked = pull.asked.filter(|_| pull.ticket.is_none())?;
+        self.withdraw(index);
         Some(asked)
     }
 
-    /// A snapshot has come. Asks again if more is needed: at once for what was not asked for
-    /// before, and after a pause for what was.
+    /// No answer is needed any more, or none is to be expected.
+    pub(super) fn withdraw(&mut self, index: u32) {
+        let slot = &mut self.channels[index as usize];
+        if slot.pull.asked.take().is_some() {
+            self.loads.under_way -= 1;
+        }
+        if let Some(ticket) = slot.pull.ticket.take() {
+            self.loads.line.remove(&(slot.tenant, ticket));
+        }
+    }
+
+    /// A snapshot has come. Asks again if more is needed: at once for an event that was not asked for
+    /// before, and after a pause for one that was, or for a client's cursor.
     pub(super) fn settle_load(&mut self, now: Time, index: u32, asked: Option<Place>) {
-        match self.needed(index) {
-            None => self.rest(index),
+        match self.missing(index) {
             Some(at) if !asked.is_some_and(|asked| covers(asked, at)) => {
                 self.request_load(index, at);
             }
             Some(_) => self.pause_loads(now, index),
+            None if self.claimed(index).is_none() => self.rest(index),
+            None => {
+                self.channels[index as usize].pull.misses = 0;
+                self.pause(index, None);
+                self.request_claims(now, index);
+            }
         }
     }
 
     /// No snapshot has come. Asks again after a pause if one is needed.
     pub(super) fn settle_failed_load(&mut self, now: Time, index: u32) {
-        match self.needed(index) {
+        match self.missing(index).or(self.claimed(index)) {
             None => self.rest(index),
+            // A question that the shell has not taken is still to be asked.
+            Some(_) if self.channels[index as usize].pull.is_under_way() => {}
             Some(_) => self.pause_loads(now, index),
         }
     }
 
     /// Nothing is needed.
     fn rest(&mut self, index: u32) {
+        self.withdraw(index);
         self.channels[index as usize].pull.misses = 0;
-        self.retry(index, None);
+        self.pause(index, None);
     }
 
     fn pause_loads(&mut self, now: Time, index: u32) {
         let pull = &mut self.channels[index as usize].pull;
-        let at = now + PAUSE * (1 << pull.misses.min(DOUBLINGS_MAX));
+        let until = now + PAUSE * (1 << pull.misses.min(DOUBLINGS_MAX));
         pull.misses = pull.misses.saturating_add(1);
-        self.retry(index, Some(at));
+        let cause = PauseCause::Miss;
+        self.pause(index, Some(Pause { until, cause }));
     }
 
-    /// Says when the origin is asked again. The one place where a pause begins or is given up, so
-    /// that no timer outlives it.
-    pub(super) fn retry(&mut self, index: u32, at: Option<Time>) {
+    /// Begins a pause, or gives one up. The one place that does, so that no timer outlives it.
+    pub(super) fn pause(&mut self, index: u32, pause: Option<Pause>) {
         let pull = &mut self.channels[index as usize].pull;
-        if let Some(before) = std::mem::replace(&mut pull.retry_at, at) {
-            self.timers.remove(&(before, Timer::Reload(index)));
+        if let Some(before) = std::mem::replace(&mut pull.pause, pause) {
+            self.timers.remove(&(before.until, Timer::Reload(index)));
         }
-        if let Some(at) = at {
-            self.timers.insert((at, Timer::Reload(index)));
+        if let Some(pause) = pause {
+            self.timers.insert((pause.until, Timer::Reload(index)));
         }
     }
 
     /// The pause that ends at `at` may be over.
-    pub(super) fn on_reload(&mut self, at: Time, index: u32) {
+    pub(super) fn on_reload(&mut self, now: Time, (at, index): (Time, u32)) {
         let slot = self.channels.get_mut(index as usize);
-        let Some(slot) = slot.filter(|slot| slot.pull.retry_at == Some(at)) else {
+        let is_its = |pause: &Pause| pause.until == at;
+        let Some(slot) = slot.filter(|slot| slot.pull.pause.as_ref().is_some_and(is_its)) else {
             return;
         };
-        slot.pull.retry_at = None;
-        if let Some(at) = self.needed(index) {
-            self.request_load(index, at);
+        slot.pull.pause = None;
+        let claimed = self.claimed(index);
+        if let Some(at) = self.missing(index).max(claimed) {
+            if claimed.is_some() {
+                self.note_claims_asked(now, index);
+            }
+            self.ask(index, at);
         }
     }
 
-    /// The newest that is known of and not here: from events, or from cursors that are ahead.
-    fn needed(&self, index: u32) -> Option<Place> {
+    /// The newest that an event spoke of, if it is not here.
+    fn missing(&self, index: u32) -> Option<Place> {
+        let slot = &self.channels[index as usize];
+        (slot.pull.news > slot.head_place()).then_some(slot.pull.news)
+    }
+
+    /// The newest that a client spoke of, if it is not here: of the channel's own epoch first, so that
+    /// an invented epoch keeps nobody waiting. Cost: O(subscribers of the channel).
+    fn claimed(&self, index: u32) -> Option<Place> {
         let slot = &self.channels[index as usize];
         let head = slot.head_place();
         let entries = slot
@@ -269,8 +361,8 @@ impl Shard {
         let ahead = entries
             .filter(|entry| entry.is_ahead(head.1))
             .map(|entry| (head.0, entry.cursor));
-        let news = (slot.pull.news > head).then_some(slot.pull.news);
-        ahead.chain(news).max()
+        let claim = slot.pull.claim;
+        ahead.max().or((claim > head).then_some(claim))
     }
 }
 

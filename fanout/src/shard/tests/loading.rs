@@ -48,6 +48,70 @@ fn a_cursor_from_the_future_costs_one_load_and_is_refused() {
 }
 
 #[test]
+fn cursors_from_the_future_cost_one_question_a_second_however_many_there_are() {
+    let (mut world, _) = world();
+    let client = world.connect(0, 0, Wire::WebSocket);
+    let (mut subs, mut questions) = (0, 0);
+    // Ten seconds, and a new cursor every 10 ms, each above the last.
+    for _ in 0..1_000 {
+        let invented = follow().inventing(cursor(1, 1_000 + subs));
+        subs += 1;
+        world.subscribe(client, invented);
+        world.pump(0);
+        questions += world.loads(0);
+        world.answer_all(0);
+        world.pass(Duration::from_millis(10));
+    }
+    // The pass ends on a second in which the next question is asked.
+    assert!((9..=11).contains(&questions), "{questions} questions");
+    world.run_for(Duration::from_secs(3));
+    let ended = |world: &World| {
+        let follows = world.clients[client].follows.values();
+        let ends = follows.map(|follow| follow.ended);
+        ends.filter(|end| *end == Some(ErrorCode::CursorFromFuture))
+            .count()
+    };
+    assert!(ended(&world) > 600, "all that had a number were refused");
+    assert_eq!(world.loads(0), 0);
+}
+
+#[test]
+fn a_cursor_that_another_node_gave_is_asked_about_again_although_the_origin_was_asked_just_now() {
+    let (mut world, _) = world();
+    let liar = world.connect(0, 0, Wire::WebSocket);
+    world.subscribe(liar, follow().inventing(cursor(1, 1_000)));
+    world.answer_all(0);
+    // Published meanwhile, and known to a client before this node has heard of it.
+    world.truth[0].publish(&[("a", Some(ONE))]);
+    let client = world.connect(0, 0, Wire::WebSocket);
+    let held = follow().holding(cursor(1, 5), &world.truth[0]);
+    world.subscribe(client, held);
+    world.pump(0);
+    assert_eq!(world.loads(0), 0, "not within the second");
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.follow(client).ended, None);
+    assert_eq!(world.held(client), 5);
+}
+
+#[test]
+fn an_event_that_shows_a_gap_does_not_wait_for_the_second_of_invented_cursors() {
+    let (mut world, client) = world();
+    let liar = world.connect(0, 0, Wire::WebSocket);
+    for number in 0..2 {
+        world.subscribe(liar, follow().inventing(cursor(1, 1_000 + number)));
+        world.answer_all(0);
+    }
+    for _ in 0..2 {
+        let event = world.truth[0].publish(&[("b", Some(ONE))]);
+        world.announce(event);
+    }
+    world.deliver(0, Fate::IsLost);
+    world.deliver(0, Fate::Comes);
+    world.answer_all(0);
+    assert_eq!(world.held(client), 6);
+}
+
+#[test]
 fn a_pause_ends_with_what_it_waited_for_and_finds_no_channel_that_came_later() {
     let (mut world, client) = world();
     world.disconnect(client);
@@ -272,12 +336,10 @@ fn an_invented_epoch_refuses_no_other_clients_cursor() {
     let held = follow().holding(cursor(1, 8), &world.truth[0]);
     let sub = world.subscribe(client, held);
     world.pump(0);
-    // A cache may answer both with what is old.
+    // A cache may answer with what is old.
     world.answer(0, 0, Answer::Oldest);
     world.pump(0);
-    world.answer(0, 0, Answer::Oldest);
-    world.pump(0);
-    assert_eq!(world.asked(0)[0].wanted, revision(8));
+    assert_eq!(world.asked(0)[0].wanted, revision(8), "its own epoch first");
     world.answer_all(0);
     assert_eq!(world.clients[client].follows[&sub].held, Some(cursor(1, 8)));
 }

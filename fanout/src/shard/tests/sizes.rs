@@ -29,7 +29,7 @@ fn the_sizes_of_hot_types_are_known() {
     SubRef 12
     Entry 32
     Tenant 192
-    ChannelSlot 488
+    ChannelSlot 512
     Gcra 8
     ");
 }

@@ -77,6 +77,9 @@ pub enum WsError {
     /// A close frame with one byte of payload (section 5.5.1).
     #[error("a close frame is malformed")]
     Close,
+    /// A close frame with a code that no peer may send (section 7.4).
+    #[error("a close frame has a code that may not be sent")]
+    CloseCode,
 }
 
 /// The value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`. Source: section 4.2.2.
@@ -110,6 +113,15 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     write_frame(out, Opcode::Close, &payload);
 }
 
+/// Appends the answer to a peer's close frame: the same code, or none if it had none. Source: RFC
+/// 6455 section 5.5.1, an endpoint typically echoes the code.
+pub fn write_close_echo(out: &mut Vec<u8>, code: Option<u16>) {
+    match code {
+        Some(code) => write_close(out, code, ""),
+        None => write_frame(out, Opcode::Close, &[]),
+    }
+}
+
 fn write_head(out: &mut Vec<u8>, opcode: Opcode, length: usize, mask_bit: u8) {
     out.push(0x80 | opcode as u8);
     match (u8::try_from(length), u16::try_from(length)) {
@@ -126,7 +138,13 @@ fn write_head(out: &mut Vec<u8>, opcode: Opcode, length: usize, mask_bit: u8) {
 }
 
 fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
-    for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+    let [a, b, c, d] = mask;
+    let twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = payload.as_chunks_mut();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ twice).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
 }
@@ -157,6 +175,10 @@ pub enum Message<'a> {
 
 /// Cuts bytes into messages. Holds at most one unfinished frame and one unfinished message.
 ///
+/// Text that comes in parts is checked when each part is whole (section 8.1 lets it be refused
+/// before the message is); within a part it is not, because a part is bounded. Nothing is read
+/// behind a close frame.
+///
 /// Memory: none while every read ends at a frame's end, which is the usual case.
 #[derive(Debug)]
 pub struct Decoder {
@@ -165,8 +187,12 @@ pub struct Decoder {
     /// Parts of a message that is not whole yet, and whether it is text.
     message: Vec<u8>,
     message_opcode: Option<Opcode>,
+    /// How many bytes of `message` are known to be UTF-8, if it is text.
+    utf8_bytes: usize,
     peer: Peer,
     bytes_max: usize,
+    /// Whether the close frame was read.
+    is_closed: bool,
 }
 
 struct Head {
@@ -184,9 +210,16 @@ impl Decoder {
             partial: Vec::new(),
             message: Vec::new(),
             message_opcode: None,
+            utf8_bytes: 0,
             peer,
             bytes_max,
+            is_closed: false,
         }
+    }
+
+    /// Takes messages of at most `bytes_max` bytes from now on: who is not known yet may hold less.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
     }
 
     /// Whether nothing unfinished is held.
@@ -194,7 +227,8 @@ impl Decoder {
         self.partial.is_empty() && self.message_opcode.is_none()
     }
 
-    /// Takes bytes, unmasks them in place, and gives each message they finish to `emit`.
+    /// Takes bytes, unmasks them in place, and gives each message they finish to `emit`. Bytes
+    /// behind a close frame are dropped.
     ///
     /// # Errors
     ///
@@ -228,7 +262,9 @@ impl Decoder {
         emit: &mut impl FnMut(Message<'_>),
     ) -> Result<usize, WsError> {
         let mut used = 0;
-        while let Some(head) = self.head(&bytes[used..])? {
+        while !self.is_closed
+            && let Some(head) = self.head(&bytes[used..])?
+        {
             let start = used + head.head_bytes;
             let Some(payload) = bytes.get_mut(start..start + head.payload_bytes) else {
                 break;
@@ -236,6 +272,9 @@ impl Decoder {
             apply_mask(payload, head.mask);
             self.frame(&head, payload, emit)?;
             used = start + head.payload_bytes;
+        }
+        if self.is_closed {
+            return Ok(bytes.len());
         }
         debug_assert!(
             bytes.len() - used < self.bytes_max + HEAD_BYTES_MAX,
@@ -313,7 +352,10 @@ impl Decoder {
         match head.opcode {
             Opcode::Ping => emit(Message::Ping(payload)),
             Opcode::Pong => emit(Message::Pong(payload)),
-            Opcode::Close => emit(Message::Close(close_code(payload)?)),
+            Opcode::Close => {
+                emit(Message::Close(close_code(payload)?));
+                self.is_closed = true;
+            }
             Opcode::Text | Opcode::Binary if self.message_opcode.is_some() => {
                 return Err(WsError::Fragmentation);
             }
@@ -323,6 +365,8 @@ impl Decoder {
             Opcode::Text | Opcode::Binary => {
                 self.message_opcode = Some(head.opcode);
                 self.message.extend_from_slice(payload);
+                self.utf8_bytes = 0;
+                self.check_part(head.opcode)?;
             }
             Opcode::Continuation => {
                 let opcode = self.message_opcode.ok_or(WsError::Fragmentation)?;
@@ -330,8 +374,24 @@ impl Decoder {
                 if head.is_final {
                     self.message_opcode = None;
                     emit_message(opcode, &std::mem::take(&mut self.message), emit)?;
+                } else {
+                    self.check_part(opcode)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses text that no further part can make UTF-8. Cost: each byte is looked at once, but for
+    /// the three at most of a character that is cut.
+    fn check_part(&mut self, opcode: Opcode) -> Result<(), WsError> {
+        if opcode != Opcode::Text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.message[self.utf8_bytes..]) {
+            Ok(text) => self.utf8_bytes += text.len(),
+            Err(error) if error.error_len().is_none() => self.utf8_bytes += error.valid_up_to(),
+            Err(_) => return Err(WsError::NotUtf8),
         }
         Ok(())
     }
@@ -357,10 +417,20 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, WsError> {
         [] => Ok(None),
         [_] => Err(WsError::Close),
         [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !may_be_sent(code) {
+                return Err(WsError::CloseCode);
+            }
             std::str::from_utf8(reason).map_err(|_| WsError::NotUtf8)?;
-            Ok(Some(u16::from_be_bytes([*high, *low])))
+            Ok(Some(code))
         }
     }
+}
+
+/// Whether a close frame may have the code. Source: RFC 6455 section 7.4, which keeps 1004 to 1006
+/// and 1015 off the wire and leaves 3000 to 4999 to others; its registry has 1012 to 1014 since.
+const fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 #[cfg(test)]

@@ -218,9 +218,9 @@ impl State {
                 }
             }
             Message::Pong(_) => Verdict::GoOn,
-            Message::Close(_) => {
+            Message::Close(code) => {
                 let mut close = Vec::new();
-                ws::write_frame(&mut close, Opcode::Close, &[]);
+                ws::write_close_echo(&mut close, code);
                 self.conns.write_aside(id, &close.into());
                 Verdict::Leave
             }
@@ -280,6 +280,7 @@ pub(super) fn ws_code(error: WsError) -> ErrorCode {
         | WsError::Control
         | WsError::Fragmentation
         | WsError::NotUtf8
-        | WsError::Close => ErrorCode::ProtocolError,
+        | WsError::Close
+        | WsError::CloseCode => ErrorCode::ProtocolError,
     }
 }

@@ -59,6 +59,7 @@ fn framing_that_breaks_the_rfc_is_refused() {
         (client(&[0x80, 0x81], b"a"), WsError::Fragmentation),
         (client(&[0x81, 0x81], &[0xff]), WsError::NotUtf8),
         (client(&[0x88, 0x81], &[0x03]), WsError::Close),
+        (client(&[0x88, 0x82], &[0x03, 0xed]), WsError::CloseCode),
         (
             client(&[0x81, 0xfe, 0x00, 0x41], &[b'a'; 65]),
             WsError::TooLarge { bytes_max: 64 },
@@ -88,6 +89,48 @@ fn a_length_is_refused_before_its_payload_is_held() {
     let mut head = [0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0];
     assert!(decoder.feed(&mut head, |_| {}).is_err());
     assert_eq!(decoder.partial.capacity(), 0);
+}
+
+#[test]
+fn a_part_that_cannot_be_text_is_refused_before_its_message_is_whole() {
+    let cut = [&[0x01, 0x02][..], b"a\xce", &[0x00, 0x01], b"\xba"].concat();
+    assert_eq!(read(Peer::Server, &cut), Ok(Vec::new()));
+    let broken = [&cut[..], &[0x00, 0x02], b"\xed\xa0"].concat();
+    assert_eq!(read(Peer::Server, &broken), Err(WsError::NotUtf8));
+}
+
+#[test]
+fn nothing_is_read_behind_a_close_frame() {
+    let close = [0x88, 0x02, 0x03, 0xe8];
+    let mut decoder = Decoder::new(Peer::Server, 64);
+    let mut seen = Vec::new();
+    for mut bytes in [[&close[..], &[0x89, 0x00]].concat(), vec![0xff; 9]] {
+        let fed = decoder.feed(&mut bytes, |message| seen.push(format!("{message:?}")));
+        assert_eq!(fed, Ok(()));
+    }
+    assert_eq!(seen, ["Close(Some(1000))"]);
+    assert!(decoder.is_idle(), "and nothing is held");
+}
+
+#[test]
+fn a_bound_can_be_raised_once_the_peer_is_known() {
+    let message = [&[0x81, 0x28][..], &[b'a'; 40]].concat();
+    let mut decoder = Decoder::new(Peer::Server, 16);
+    decoder.set_bytes_max(64);
+    assert!(decoder.feed(&mut message.clone(), |_| {}).is_ok());
+    decoder.set_bytes_max(16);
+    let error = decoder.feed(&mut message.clone(), |_| {}).unwrap_err();
+    assert_eq!(error, WsError::TooLarge { bytes_max: 16 });
+}
+
+#[test]
+fn a_close_frame_is_echoed_with_its_code() {
+    for code in [None, Some(1000), Some(4999)] {
+        let mut bytes = Vec::new();
+        write_close_echo(&mut bytes, code);
+        let seen = read(Peer::Server, &bytes).unwrap();
+        assert_eq!(seen, [format!("Close({code:?})")]);
+    }
 }
 
 proptest! {

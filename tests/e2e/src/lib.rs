@@ -10,6 +10,7 @@
 )]
 
 pub mod api;
+pub mod autobahn;
 pub mod names;
 pub mod patience;
 pub mod raw;

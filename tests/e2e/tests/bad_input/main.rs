@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 mod access;
+mod autobahn;
 mod early;
 mod floods;
 mod frames;

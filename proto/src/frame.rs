@@ -53,6 +53,7 @@ pub enum FrameError {
 
 use crate::filter::FilterError;
 use crate::ids::SubscriptionId;
+use crate::strict;
 
 #[derive(Deserialize)]
 struct Tag<'a> {
@@ -68,7 +69,7 @@ fn kind_of(json: &[u8], bytes_max: usize) -> Result<Cow<'_, str>, FrameError> {
             bytes_max,
         });
     }
-    Ok(serde_json::from_slice::<Tag<'_>>(json)?.kind)
+    Ok(strict::object::<Tag<'_>>(json)?.kind)
 }
 
 fn unknown(kind: &str) -> FrameError {

@@ -22,6 +22,7 @@ pub mod read;
 pub mod signature;
 pub mod snapshot;
 pub mod sse;
+mod strict;
 mod text;
 pub mod timestamp;
 pub mod value;

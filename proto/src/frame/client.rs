@@ -7,6 +7,7 @@ use crate::cursor::Cursor;
 use crate::filter::KeyFilter;
 use crate::ids::{AppName, Environment, Revision, SetName, SubscriptionId};
 use crate::limits::CLIENT_FRAME_BYTES_MAX;
+use crate::strict;
 
 /// A frame from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +36,21 @@ pub struct Subscribe {
     /// The app.
     pub app: AppName,
     /// Which keys; every key if left out.
-    #[serde(default, skip_serializing_if = "KeyFilter::is_all")]
+    #[serde(
+        default,
+        deserialize_with = "strict::null_is_default",
+        skip_serializing_if = "KeyFilter::is_all"
+    )]
     pub keys: KeyFilter,
     /// How changes are sent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::optional_word")]
     pub mode: DeliveryMode,
     /// Where the client stands, if it holds anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::optional_object",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cursor: Option<Cursor>,
 }
 
@@ -71,6 +80,7 @@ pub struct Ack {
     /// Which revision.
     pub revision: Revision,
     /// What became of it.
+    #[serde(deserialize_with = "strict::word")]
     pub outcome: Outcome,
     /// Why it was rejected; only its presence is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -96,6 +96,44 @@ fn a_frame_that_is_not_one_is_refused_for_its_reason() {
     ));
 }
 
+#[test]
+fn null_is_a_field_that_was_left_out() {
+    let plain = r#"{"type":"subscribe","sub":1,"environment":"prod","set":"s","app":"a""#;
+    let absent = ClientFrame::decode(format!("{plain}}}").as_bytes()).unwrap();
+    let nulls = format!(r#"{plain},"keys":null,"mode":null,"cursor":null}}"#);
+    assert_eq!(ClientFrame::decode(nulls.as_bytes()).unwrap(), absent);
+    let ack = br#"{"type":"ack","sub":1,"revision":2,"outcome":"applied","reason":null}"#;
+    assert!(ClientFrame::decode(ack).is_ok());
+    // What must be there may not be null.
+    let null = br#"{"type":"ack","sub":1,"revision":null,"outcome":"applied"}"#;
+    let malformed = ClientFrame::decode(null);
+    assert!(matches!(malformed, Err(FrameError::Malformed(_))));
+}
+
+#[test]
+fn an_array_is_no_object_and_an_object_no_word() {
+    let subscribe = |field: &str| {
+        format!(
+            r#"{{"type":"subscribe","sub":1,"environment":"prod","set":"s","app":"a",{field}}}"#
+        )
+    };
+    for json in [
+        r#"["ping"]"#.to_owned(),
+        r#" ["auth","key"]"#.to_owned(),
+        r#"["subscribe",1,"prod","s","a"]"#.to_owned(),
+        subscribe(r#""cursor":[1,2]"#),
+        subscribe(r#""mode":{"hint":null}"#),
+        subscribe(r#""keys":{"a":"b"}"#),
+        r#"{"type":"ack","sub":1,"revision":2,"outcome":{"applied":null}}"#.to_owned(),
+    ] {
+        let decoded = ClientFrame::decode(json.as_bytes());
+        assert!(
+            matches!(decoded, Err(FrameError::Malformed(_))),
+            "{json}: {decoded:?}"
+        );
+    }
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),

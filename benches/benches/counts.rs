@@ -17,7 +17,7 @@ use freshet_fanout::frame::Wire;
 use freshet_fanout::shard::Batch;
 use freshet_fanout::time::Time;
 use freshet_fanout::{ConnId, NewConn, Shard};
-use freshet_proto::envelope::{Event, Published};
+use freshet_proto::envelope::{Event, PublishKind, Published};
 use freshet_proto::frame::ClientFrame;
 use freshet_proto::ids::Revision;
 use freshet_proto::snapshot::ChannelSnapshot;
@@ -243,6 +243,50 @@ fn close((mut shard, ids): (Shard, Vec<ConnId>)) -> Shard {
     shard
 }
 
+// --- views: clients of one channel that each follow something else -----------------------------
+
+/// Clients of one channel, each with a filter of its own, served and at the head.
+fn each_its_own(clients: u64) -> (Shard, Vec<ConnId>) {
+    let (mut shard, mut batch) = (fixture::shard(1, 1), Batch::default());
+    let ids: Vec<ConnId> = (0..clients)
+        .map(|number| {
+            let id = shard.handle_open(Time::ZERO, &fixture::client(0, Wire::WebSocket));
+            shard.handle_frame(Time::ZERO, id, &fixture::subscribe_to_own(number));
+            id
+        })
+        .collect();
+    assert_eq!(fixture::drain(&mut shard, Time::ZERO, &mut batch), clients);
+    (shard, ids)
+}
+
+/// The same, with a pass under way that a rollback replaces.
+fn overtaken(clients: u64) -> (Shard, Published) {
+    let (mut shard, _) = each_its_own(clients);
+    let now = Time::ZERO + Duration::from_secs(1);
+    shard.handle_event(now, &fixture::step(0, KEYS + 1));
+    let rollback = Published {
+        kind: PublishKind::Rollback,
+        ..fixture::step(0, KEYS + 2)
+    };
+    (shard, rollback)
+}
+
+#[library_benchmark(setup = each_its_own)]
+#[bench::leave_1000(1_000)]
+#[bench::leave_8000(8_000)]
+fn views((mut shard, ids): (Shard, Vec<ConnId>)) -> Shard {
+    ids.iter().for_each(|id| shard.handle_close(*id));
+    shard
+}
+
+#[library_benchmark(setup = overtaken)]
+#[bench::of_1000(1_000)]
+#[bench::of_8000(8_000)]
+fn rollback((mut shard, event): (Shard, Published)) -> (Shard, Published) {
+    shard.handle_event(Time::ZERO + Duration::from_secs(1), &event);
+    (shard, event)
+}
+
 // --- decode: what comes from outside ----------------------------------------------------------
 
 #[library_benchmark(setup = fixture::event_bytes)]
@@ -286,8 +330,9 @@ library_benchmark_group!(name = frames, benchmarks = encode);
 library_benchmark_group!(name = passes, benchmarks = group);
 library_benchmark_group!(name = timers, benchmarks = [wheel, heartbeats]);
 library_benchmark_group!(name = index, benchmarks = [open, subscribe, resume, close]);
+library_benchmark_group!(name = many_views, benchmarks = [views, rollback]);
 library_benchmark_group!(
     name = decode,
     benchmarks = [decode_event, decode_subscribe, decode_ws]
 );
-main!(library_benchmark_groups = [channel, frames, passes, timers, index, decode]);
+main!(library_benchmark_groups = [channel, frames, passes, timers, index, many_views, decode]);

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::Edition;
 
+use crate::chain::{Chain, Links};
 use crate::limits::Gcra;
 use crate::shard::ConnId;
 
@@ -65,7 +66,7 @@ pub(crate) struct Tenant {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     /// Views with a pass under way, the one to serve first in front.
-    pub(crate) passes: VecDeque<u32>,
+    pub(crate) passes: Chain,
     deficit_bytes: i64,
     is_queued: bool,
     /// What the usual lane had sent when this line went idle.
@@ -104,16 +105,9 @@ impl Tenant {
         }
     }
 
-    /// Takes passes out of both lines.
-    pub(crate) fn drop_passes(&mut self, is_dropped: impl Fn(u32) -> bool) {
-        for line in [&mut self.usual, &mut self.urgent] {
-            line.passes.retain(|view| !is_dropped(*view));
-        }
-    }
-
     /// What comes next in a lane.
     pub(crate) fn next_work(&mut self, lane: Lane) -> Option<Work> {
-        let pass = self.line(lane).passes.front().copied().map(Work::Pass);
+        let pass = self.line(lane).passes.first().map(Work::Pass);
         match lane {
             Lane::Urgent => pass,
             Lane::Usual if self.is_passes_turn && pass.is_some() => pass,
@@ -142,9 +136,14 @@ impl Tenant {
 
     /// The passes of both lanes.
     #[cfg(test)]
-    pub(crate) fn passes(&self) -> impl Iterator<Item = u32> {
-        let passes = self.usual.passes.iter().chain(&self.urgent.passes);
-        passes.copied()
+    pub(crate) fn passes<'a>(&self, links: &'a Links) -> impl Iterator<Item = (u32, Lane)> + 'a {
+        let usual = self
+            .usual
+            .passes
+            .iter(links)
+            .map(|view| (view, Lane::Usual));
+        let urgent = self.urgent.passes.iter(links);
+        usual.chain(urgent.map(|view| (view, Lane::Urgent)))
     }
 }
 
@@ -257,7 +256,7 @@ impl Ring {
     }
 
     /// Ends a slice of a turn that is the one in front.
-    pub(crate) fn end(&mut self, turn: Turn, tenant: &mut Tenant) -> TurnEnd {
+    pub(crate) fn end(&mut self, turn: Turn, tenant: &mut Tenant, links: &mut Links) -> TurnEnd {
         let has_work = tenant.has_work(turn.lane);
         let line = tenant.line(turn.lane);
         if turn.lane == Lane::Usual {
@@ -276,9 +275,9 @@ impl Ring {
         if end == TurnEnd::Idle {
             line.deficit_bytes = 0;
             line.idle_at_bytes = self.sent_bytes;
-        } else if !line.passes.is_empty() {
+        } else {
             // Of two channels of one tenant none waits for the whole pass of the other.
-            line.passes.rotate_left(1);
+            line.passes.rotate(links);
         }
         line.is_queued = stays;
         self.move_on(turn, stays);

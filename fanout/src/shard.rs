@@ -27,6 +27,7 @@ pub use loading::{Load, LoadFailure};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::chain::Links;
 use crate::channel::Channel;
 use crate::coalesce::Pace;
 use crate::counters::{Counters, WIRES};
@@ -109,6 +110,8 @@ pub struct Shard {
     tenants: Slab<Tenant>,
     tenant_index: HashMap<TenantId, u32>,
     ring: Ring,
+    /// Of the views whose pass is under way, in the lines of their tenants.
+    pass_links: Links,
     timers: BTreeSet<(Time, Timer)>,
     wheel: Wheel<ConnId>,
     drain: Option<expiry::Drain>,
@@ -217,6 +220,7 @@ impl Shard {
             tenants: Slab::new(),
             tenant_index: HashMap::new(),
             ring: Ring::default(),
+            pass_links: Links::default(),
             timers: BTreeSet::new(),
             wheel: Wheel::new(now),
             drain: None,

@@ -8,6 +8,7 @@ use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
 use crate::channel::Channel;
 use crate::encode::{Start, Writer, route, sees_change};
 use crate::frame::{Frame, FrameGauge, Wire};
+use crate::schedule::Lane;
 
 /// Frames a view remembers. Source: arbitrary, because the usual case is one group of subscribers
 /// on two wires, each with an update and a bookmark; a stray cursor is encoded once per pass.
@@ -34,9 +35,20 @@ pub(crate) struct View {
     pub(crate) entries: Vec<Entry>,
     /// Entries that may stand out of order.
     moved: usize,
-    /// The place of the next entry of the pass under way.
-    pub(crate) pass: Option<usize>,
+    /// Its place among the views of its channel.
+    pub(crate) place: u32,
+    /// The pass under way. While there is one the view stands in its tenant's line.
+    pub(crate) pass: Option<Pass>,
     memo: Memo,
+}
+
+/// How far a pass over a view's entries has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass {
+    /// In which line it stands.
+    pub(crate) lane: Lane,
+    /// The place of the next entry.
+    pub(crate) next: usize,
 }
 
 /// One subscription.
@@ -117,9 +129,11 @@ pub(crate) struct Studio<'a> {
 }
 
 impl View {
-    pub(crate) fn new(key: ViewKey) -> Self {
+    /// A view without entries, at its place in its channel.
+    pub(crate) fn new(key: ViewKey, place: u32) -> Self {
         Self {
             key,
+            place,
             entries: Vec::new(),
             moved: 0,
             pass: None,
@@ -332,11 +346,12 @@ mod tests {
 
     #[test]
     fn entries_are_put_in_order_once_many_of_them_have_moved() {
-        let mut view = View::new(ViewKey {
+        let key = ViewKey {
             channel: 0,
             filter: KeyFilter::default(),
             mode: DeliveryMode::Delta,
-        });
+        };
+        let mut view = View::new(key, 0);
         (0..20).for_each(|conn| assert_eq!(view.push(entry(conn)), conn as usize));
         assert!(!view.put_in_order());
         // Two of twenty: the one that took the place of another, and the one that came after.

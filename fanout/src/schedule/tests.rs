@@ -44,6 +44,7 @@ impl Patience {
 /// Tenants whose passes are numbers of writes.
 struct World {
     ring: Ring,
+    links: Links,
     tenants: Vec<Tenant>,
     /// Writes that are left, by pass.
     left: BTreeMap<u32, u32>,
@@ -59,6 +60,7 @@ impl World {
         };
         Self {
             ring: Ring::default(),
+            links: Links::default(),
             tenants: (0..count).map(tenant).collect(),
             left: BTreeMap::new(),
             next_pass: 0,
@@ -68,7 +70,8 @@ impl World {
 
     fn add(&mut self, index: u32, lane: Lane, writes: u32) {
         let tenant = &mut self.tenants[index as usize];
-        tenant.line(lane).passes.push_back(self.next_pass);
+        let passes = &mut tenant.line(lane).passes;
+        passes.push_back(&mut self.links, self.next_pass);
         self.left.insert(self.next_pass, writes);
         self.next_pass += 1;
         self.ring.queue(index, lane, tenant);
@@ -90,10 +93,10 @@ impl World {
             let left = self.left.get_mut(&pass).unwrap();
             *left -= 1;
             if *left == 0 {
-                tenant.line(turn.lane).passes.pop_front();
+                tenant.line(turn.lane).passes.pop_front(&mut self.links);
             }
         }
-        let end = self.ring.end(turn, tenant);
+        let end = self.ring.end(turn, tenant, &mut self.links);
         if end != TurnEnd::GoesOn {
             let working: Vec<_> = (0..).zip(&self.tenants).collect();
             let working: Vec<_> = [Lane::Usual, Lane::Urgent]

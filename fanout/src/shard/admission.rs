@@ -19,6 +19,10 @@ use crate::view::{Entry, View, ViewKey};
 /// Subscriptions of one connection, whatever the settings say. Source: they are counted in 16 bits.
 const SUBSCRIPTIONS_MAX: usize = u16::MAX as usize;
 
+/// Views of one channel. Source: arbitrary, because the start of a pass looks at each of them, which
+/// takes a millisecond for so many.
+pub(super) const VIEWS_MAX: usize = 16_384;
+
 impl Shard {
     /// A connection begins. Everything else that is said of it carries the answer.
     pub fn handle_open(&mut self, now: Time, new: &NewConn) -> ConnId {
@@ -128,6 +132,10 @@ impl Shard {
             acked: Revision::ZERO,
             start: Some(start),
         };
+        let views = self.channels[channel as usize].views.len();
+        if views >= VIEWS_MAX && !self.view_index.contains_key(&key) {
+            return self.refuse_for_room(id, sub, NoRoom::Views);
+        }
         self.join_view(id, key, entry);
         match claim {
             // While the channel is on its way its epoch is not known; `feed` looks at it then.
@@ -272,8 +280,10 @@ impl Shard {
         let view = match self.view_index.get(&key) {
             Some(&view) => view,
             None => {
-                let view = small(self.views.insert(View::new(key.clone())));
-                self.channels[key.channel as usize].views.push(view);
+                let views = &mut self.channels[key.channel as usize].views;
+                let place = small(views.len());
+                let view = small(self.views.insert(View::new(key.clone(), place)));
+                views.push(view);
                 self.view_index.insert(key, view);
                 view
             }
@@ -318,7 +328,9 @@ impl Shard {
                 .expect("S1: each entry is named by a subscription");
             name.place = held.place;
             // The entry that moved forward may not have been served by the pass yet.
-            view.pass = view.pass.map(|next| next.min(place));
+            if let Some(pass) = &mut view.pass {
+                pass.next = pass.next.min(place);
+            }
         }
         if view.entries.is_empty() {
             self.remove_view(held.view);
@@ -347,11 +359,15 @@ impl Shard {
         let view = self.views.remove(index as usize);
         self.view_index.remove(&view.key);
         let slot = &mut self.channels[view.key.channel as usize];
-        slot.views.retain(|held| *held != index);
+        slot.views.swap_remove(view.place as usize);
+        if let Some(moved) = slot.views.get(view.place as usize) {
+            self.views[*moved as usize].place = view.place;
+        }
         slot.unused_since = None;
-        if view.pass.is_some() {
-            let tenant = slot.tenant;
-            self.tenants[tenant as usize].drop_passes(|held| held == index);
+        if let Some(pass) = view.pass {
+            let tenant = &mut self.tenants[slot.tenant as usize];
+            let passes = &mut tenant.line(pass.lane).passes;
+            passes.remove(&mut self.pass_links, index);
             self.end_pass(view.key.channel);
         }
     }

@@ -69,20 +69,20 @@ impl Shard {
             assert!(!view.entries.is_empty(), "S4: a view has an entry");
             assert_eq!(self.view_index[&view.key] as usize, index);
             let slot = &self.channels[view.key.channel as usize];
-            let times = slot.views.iter().filter(|held| **held as usize == index);
-            assert_eq!(
-                times.count(),
-                1,
-                "S4: a channel names each of its views once"
-            );
-            let lined = self.tenants[slot.tenant as usize].passes();
-            let times = lined.filter(|held| *held as usize == index).count();
-            assert_eq!(
-                times,
-                usize::from(view.pass.is_some()),
-                "a pass stands in line once"
-            );
+            let named = slot.views.get(view.place as usize);
+            assert_eq!(named, Some(&super::small(index)), "S4: it knows its place");
+            let lined = self.tenants[slot.tenant as usize].passes(&self.pass_links);
+            let lanes = lined.filter(|(held, _)| *held as usize == index);
+            let lanes: Vec<Lane> = lanes.map(|(_, lane)| lane).collect();
+            let lane = view.pass.map(|pass| pass.lane);
+            assert_eq!(lanes, Vec::from_iter(lane), "a pass stands in line once");
         }
+        let named: usize = self.channels.iter().map(|(_, s)| s.views.len()).sum();
+        assert_eq!(
+            named,
+            self.views.len(),
+            "S4: a channel names each view once"
+        );
         for (index, slot) in &self.channels {
             assert_eq!(self.channel_index[&slot.id] as usize, index);
             let is_in_pass = |view: &&u32| self.views[**view as usize].pass.is_some();
@@ -246,7 +246,7 @@ impl Shard {
                 let conn = &self.conns[entry.conn as usize];
                 let is_expected = conn.is_queued
                     || conn.is_blocked
-                    || view.pass.is_some_and(|next| next <= place)
+                    || view.pass.is_some_and(|pass| pass.next <= place)
                     || slot.pace.is_waiting();
                 let is_owed = entry.is_behind(head) && self.would_see(view, entry, conn.wire);
                 assert!(is_expected || !is_owed, "a subscriber is forgotten");

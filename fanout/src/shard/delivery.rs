@@ -8,7 +8,7 @@ use crate::encode::Writer;
 use crate::frame::Frame;
 use crate::schedule::{Lane, Turn, TurnEnd, Work};
 use crate::time::Time;
-use crate::view::{Studio, Update};
+use crate::view::{Pass, Studio, Update};
 
 /// One slice of work: which connection gets which frame. Each connection stands in it at most once.
 ///
@@ -96,7 +96,8 @@ impl Shard {
             let tenant = &mut self.tenants[turn.index as usize];
             self.ring.begin(turn, tenant);
             let slice = self.serve(now, turn, batch);
-            let end = self.ring.end(turn, &mut self.tenants[turn.index as usize]);
+            let tenant = &mut self.tenants[turn.index as usize];
+            let end = self.ring.end(turn, tenant, &mut self.pass_links);
             if end == TurnEnd::Exhausted {
                 self.counters.turns_exhausted += 1;
             }
@@ -156,10 +157,7 @@ impl Shard {
             slot.pace.handle_end(now, window_min, window_max);
             return;
         }
-        let tenant = &mut self.tenants[slot.tenant as usize];
-        if slot.passes > 0 {
-            tenant.drop_passes(|view| slot.views.contains(&view));
-        } else {
+        if slot.passes == 0 {
             self.passes_under_way += 1;
             self.forget_ended_pass(index);
         }
@@ -167,9 +165,14 @@ impl Shard {
         let tenant = &mut self.tenants[slot.tenant as usize];
         slot.passes = small(slot.views.len());
         self.counters.passes += 1;
-        for view in &slot.views {
-            self.views[*view as usize].pass = Some(0);
-            tenant.line(lane).passes.push_back(*view);
+        for index in &slot.views {
+            let view = &mut self.views[*index as usize];
+            if let Some(pass) = view.pass.replace(Pass { lane, next: 0 }) {
+                let passes = &mut tenant.line(pass.lane).passes;
+                passes.remove(&mut self.pass_links, *index);
+            }
+            let passes = &mut tenant.line(lane).passes;
+            passes.push_back(&mut self.pass_links, *index);
         }
         self.ring.queue(slot.tenant, lane, tenant);
         for place in 0..slot.views.len() {
@@ -236,7 +239,7 @@ impl Shard {
     /// Ends the pass over a view, which is the first in line.
     fn finish_pass(&mut self, now: Time, turn: Turn, index: u32) {
         let line = self.tenants[turn.index as usize].line(turn.lane);
-        let first = line.passes.pop_front();
+        let first = line.passes.pop_front(&mut self.pass_links);
         debug_assert_eq!(first, Some(index), "the pass that was served");
         let view = &mut self.views[index as usize];
         view.pass = None;
@@ -259,7 +262,7 @@ impl Shard {
             channel,
             gauge: &self.gauge,
         };
-        let mut next = view.pass.unwrap_or(0);
+        let mut next = view.pass.map_or(0, |pass| pass.next);
         let mut outcome = Slice::Done;
         while let Some(entry) = view.entries.get(next) {
             if !entry.is_behind(head) {
@@ -296,7 +299,7 @@ impl Shard {
             }
             next += 1;
         }
-        view.pass = Some(next);
+        view.pass = Some(Pass { lane, next });
         outcome
     }
 

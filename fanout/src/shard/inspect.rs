@@ -242,7 +242,7 @@ impl Shard {
     }
 }
 
-/// Why a channel that is not in memory is not loaded.
+/// Why a subscription or a read has no place here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
     /// The shard holds as many channels as it may.
@@ -251,6 +251,9 @@ pub enum NoRoom {
     /// As many of the tenant's channels as may wait for their origin.
     #[error("too many channels of this tenant are being loaded; come back when they are there")]
     Loads,
+    /// As many filters of one channel as may be.
+    #[error("too many different filters of this channel are followed here; come back later")]
+    Views,
 }
 
 impl NoRoom {
@@ -258,7 +261,7 @@ impl NoRoom {
     pub const fn retry_after_ms(self) -> u32 {
         match self {
             // Source: arbitrary, because only the leaving of others makes room.
-            Self::Channels => 10_000,
+            Self::Channels | Self::Views => 10_000,
             // Source: arbitrary, because an origin answers some hundred questions a second.
             Self::Loads => 1_000,
         }

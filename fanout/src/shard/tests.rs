@@ -1,9 +1,9 @@
 mod admission;
+mod bounds;
 mod client;
 mod delivery;
 mod expiry;
 mod loading;
-mod loads;
 mod oracle;
 mod pacing;
 mod reads;

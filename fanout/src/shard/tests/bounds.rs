@@ -1,4 +1,4 @@
-//! How many loads one tenant may have, and whose is next.
+//! How much of everything one tenant may have, and whose load is next.
 
 use freshet_proto::close::ErrorCode;
 use freshet_proto::filter::KeyFilter;
@@ -9,6 +9,7 @@ use freshet_proto::ws::{Decoder, Message, Peer};
 
 use crate::frame::Wire;
 use crate::limits::Settings;
+use crate::shard::admission::VIEWS_MAX;
 use crate::shard::loading::UNLOADED_MAX;
 use crate::shard::{Batch, ConnId, LoadFailure, NewConn, NoRoom, Shard};
 use crate::testing::channel_id;
@@ -44,6 +45,10 @@ impl Site {
     }
 
     fn subscribe(&mut self, conn: ConnId, app: &str) -> SubscriptionId {
+        self.subscribe_to(conn, app, KeyFilter::all())
+    }
+
+    fn subscribe_to(&mut self, conn: ConnId, app: &str, keys: KeyFilter) -> SubscriptionId {
         self.subs += 1;
         let channel = channel_id("any", app);
         let sub = SubscriptionId(self.subs);
@@ -52,7 +57,7 @@ impl Site {
             environment: channel.environment,
             set: channel.set,
             app: AppName::new(app).unwrap(),
-            keys: KeyFilter::all(),
+            keys,
             mode: DeliveryMode::Delta,
             cursor: None,
         });
@@ -140,6 +145,26 @@ fn channels_of_one_tenant_that_wait_for_their_first_answer_are_bounded() {
     site.subscribe(greedy, "b");
     assert_eq!(site.told(), []);
     site.shard.check();
+}
+
+#[test]
+fn different_filters_of_one_channel_are_bounded_and_those_that_are_there_take_more() {
+    let mut site = Site::new();
+    let client = site.connect("acme", Wire::WebSocket);
+    let filter = |number: usize| KeyFilter::new(&[format!("k{number}")]).unwrap();
+    let mut subs = Vec::new();
+    for number in 0..VIEWS_MAX {
+        subs.push(site.subscribe_to(client, "web", filter(number)));
+    }
+    assert_eq!(site.told(), []);
+    site.subscribe_to(client, "web", filter(VIEWS_MAX));
+    assert_eq!(site.told(), [(ErrorCode::LimitExceeded, Some(10_000))]);
+    site.subscribe_to(client, "web", filter(7));
+    site.subscribe_to(client, "ios", filter(VIEWS_MAX));
+    assert_eq!(site.told(), [], "a view that is there, and another channel");
+    site.unsubscribe(client, subs[0]);
+    site.subscribe_to(client, "web", filter(VIEWS_MAX));
+    assert_eq!(site.told(), [], "who leaves makes room");
 }
 
 #[test]

@@ -205,7 +205,9 @@ impl Authenticator {
             Ok(answer) => entry.answer().insert(answer).verdict.clone(),
             Err(error) => {
                 tracing::warn!(%error, "a key could not be checked");
-                entry.excuse(self.clock.now()).ok_or(AuthError::Unavailable)?
+                entry
+                    .excuse(self.clock.now())
+                    .ok_or(AuthError::Unavailable)?
             }
         };
         drop(flight);
@@ -226,7 +228,9 @@ impl Authenticator {
     fn caller(&self, verdict: Verdict, round: u64) -> Result<Caller, AuthError> {
         match verdict {
             Verdict::Good(grant) => {
-                let has_ended = grant.not_after.is_some_and(|end| end <= crate::clock::wall());
+                let has_ended = grant
+                    .not_after
+                    .is_some_and(|end| end <= crate::clock::wall());
                 if has_ended {
                     return Err(AuthError::Expired);
                 }
@@ -346,10 +350,11 @@ impl Entry {
 
     /// Whether it is a grant of the tenant, or may turn out to be one.
     fn may_be_of(&self, tenant: &TenantId) -> bool {
-        self.is_asked() || match self.answer().as_ref().map(|answer| &answer.verdict) {
-            Some(Verdict::Good(grant)) => grant.principal.tenant == *tenant,
-            Some(Verdict::Suspended | Verdict::Unknown) | None => false,
-        }
+        self.is_asked()
+            || match self.answer().as_ref().map(|answer| &answer.verdict) {
+                Some(Verdict::Good(grant)) => grant.principal.tenant == *tenant,
+                Some(Verdict::Suspended | Verdict::Unknown) | None => false,
+            }
     }
 }
 

@@ -7,6 +7,8 @@ mod events;
 mod forward;
 mod lines;
 mod page;
+mod public;
+pub use public::PublicDocuments;
 pub(crate) mod query;
 mod read;
 pub(crate) mod rewind;
@@ -107,7 +109,6 @@ async fn without_body(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<A
         path if is_get => page::page(path).ok_or_else(Refusal::not_found),
         _ => Err(Refusal::not_found()),
     };
-    let timeout = shell.services.config.control_timeout;
-    discard::discard(request.into_body(), timeout);
+    discard::discard(request.into_body());
     answer
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use freshet_control::ControlPlane;
 use freshet_proto::grant::{GrantId, Standing};
 use freshet_proto::ids::ChannelId;
-use freshet_proto::principal::{KeyDigest, Principal};
 use freshet_proto::snapshot::ChannelSnapshot;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -22,10 +21,13 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Where a gateway asks for what it does not hold. A clone asks the same.
 ///
-/// Every question runs on the supporting runtime, never on a shard.
+/// Every question runs on the supporting runtime, and what clients ask on one of its own; never on a
+/// shard.
 #[derive(Clone, Debug)]
 pub struct Origin {
     runtime: Handle,
+    /// Where clients' requests run.
+    forwards: Handle,
     place: Place,
 }
 
@@ -63,18 +65,20 @@ pub enum OriginError {
 
 impl Origin {
     /// The control plane of this process.
-    pub fn embedded(runtime: Handle, control: ControlPlane) -> Self {
+    pub fn embedded((runtime, forwards): (Handle, Handle), control: ControlPlane) -> Self {
         let router = control.router();
         Self {
             runtime,
+            forwards,
             place: Place::Embedded { control, router },
         }
     }
 
     /// A control plane elsewhere.
-    pub fn remote(runtime: Handle, remote: Remote) -> Self {
+    pub fn remote((runtime, forwards): (Handle, Handle), remote: Remote) -> Self {
         Self {
             runtime,
+            forwards,
             place: Place::Remote(Arc::new(remote)),
         }
     }
@@ -91,15 +95,18 @@ impl Origin {
         let channel = channel.clone();
         match self.place.clone() {
             Place::Embedded { control, .. } => {
-                self.run(async move {
+                run(&self.runtime, async move {
                     let snapshot = control.snapshot(&channel).await;
                     snapshot.map_err(|error| OriginError::Broken(error.to_string()))
                 })
                 .await
             }
             Place::Remote(remote) => {
-                self.run(async move { remote.snapshot(&channel).await })
-                    .await
+                run(
+                    &self.runtime,
+                    async move { remote.snapshot(&channel).await },
+                )
+                .await
             }
         }
     }
@@ -113,59 +120,63 @@ impl Origin {
     pub async fn standings(&self, ids: Vec<GrantId>) -> Result<Vec<Standing>, OriginError> {
         match self.place.clone() {
             Place::Embedded { control, .. } => {
-                self.run(async move {
+                run(&self.runtime, async move {
                     let standings = control.standings(&ids).await;
                     standings.map_err(|error| OriginError::Broken(error.to_string()))
                 })
                 .await
             }
-            Place::Remote(remote) => self.run(async move { remote.standings(ids).await }).await,
-        }
-    }
-
-    /// Whom a key stands for; none if it is unknown, revoked, has ended, or is of a suspended tenant.
-    ///
-    /// # Errors
-    ///
-    /// [`OriginError`].
-    pub async fn principal(&self, key: KeyDigest) -> Result<Option<Principal>, OriginError> {
-        let standing = self.standings(vec![key.into()]).await?.pop();
-        Ok(match standing {
-            Some(Standing::Granted(grant)) => Some(grant.principal),
-            Some(Standing::Suspended | Standing::Unknown) | None => None,
-        })
-    }
-
-    /// Passes a request of a client on and brings back the answer.
-    ///
-    /// # Errors
-    ///
-    /// [`OriginError`].
-    pub async fn forward(&self, request: Request<Bytes>) -> Result<Response<Bytes>, OriginError> {
-        match self.place.clone() {
-            Place::Embedded { router, .. } => {
-                self.run(async move {
-                    let request = request.map(|body| axum::body::Body::new(Full::new(body)));
-                    let Ok(answer) = router.oneshot(request).await;
-                    let (head, body) = answer.into_parts();
-                    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-                    let body = body.map_err(|error| OriginError::Broken(error.to_string()))?;
-                    Ok(Response::from_parts(head, body.to_bytes()))
-                })
-                .await
+            Place::Remote(remote) => {
+                run(&self.runtime, async move { remote.standings(ids).await }).await
             }
-            Place::Remote(remote) => self.run(async move { remote.forward(request).await }).await,
         }
     }
 
-    async fn run<T: Send + 'static>(
+    /// Passes a request of a client on and brings back the answer. `hold` is kept until there is
+    /// one, also when nobody waits for it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`OriginError`].
+    pub async fn forward(
         &self,
-        question: impl Future<Output = Result<T, OriginError>> + Send + 'static,
-    ) -> Result<T, OriginError> {
-        // The task is awaited at once; it is on its own only so that the other runtime runs it.
-        self.runtime
-            .spawn(question)
-            .await
-            .map_err(|_| OriginError::Ending)?
+        request: Request<Bytes>,
+        hold: impl Send + 'static,
+    ) -> Result<Response<Bytes>, OriginError> {
+        let place = self.place.clone();
+        let question = async move {
+            let answer = place.pass_on(request).await;
+            drop(hold);
+            answer
+        };
+        // Not where the hub, the writer and the relay run: clients may ask for much.
+        run(&self.forwards, question).await
     }
+}
+
+impl Place {
+    async fn pass_on(self, request: Request<Bytes>) -> Result<Response<Bytes>, OriginError> {
+        match self {
+            Self::Embedded { router, .. } => {
+                let request = request.map(|body| axum::body::Body::new(Full::new(body)));
+                let Ok(answer) = router.oneshot(request).await;
+                let (head, body) = answer.into_parts();
+                let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+                let body = body.map_err(|error| OriginError::Broken(error.to_string()))?;
+                Ok(Response::from_parts(head, body.to_bytes()))
+            }
+            Self::Remote(remote) => remote.forward(request).await,
+        }
+    }
+}
+
+async fn run<T: Send + 'static>(
+    runtime: &Handle,
+    question: impl Future<Output = Result<T, OriginError>> + Send + 'static,
+) -> Result<T, OriginError> {
+    // The task is awaited at once; it is on its own only so that the other runtime runs it.
+    runtime
+        .spawn(question)
+        .await
+        .map_err(|_| OriginError::Ending)?
 }

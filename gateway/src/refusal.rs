@@ -283,7 +283,8 @@ impl Refusal {
 
     /// When to come back, in whole seconds, never 0.
     pub(crate) fn retry_after_secs(&self) -> Option<u64> {
-        self.retry_after.map(|wait| wait.as_millis().div_ceil(1_000).max(1))
+        self.retry_after
+            .map(|wait| wait.as_millis().div_ceil(1_000).max(1))
             .map(|secs| u64::try_from(secs).unwrap_or(u64::MAX))
     }
 

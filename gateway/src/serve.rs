@@ -13,7 +13,7 @@ use freshet_control::ControlPlane;
 use freshet_fanout::limits::Settings;
 use freshet_proto::frame::{Hello, StreamLimits};
 use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use crate::admission::Admission;
 use crate::auth::{Authenticator, Recheck};
 use crate::clock::Clock;
 use crate::config::{Config, Role, SourceChoice};
+use crate::http::PublicDocuments;
 use crate::hub::{self, Hub};
 use crate::logging::LevelHandle;
 use crate::memory::MemoryBudget;
@@ -58,6 +59,8 @@ pub struct Services {
     pub shards: Vec<Mailbox>,
     /// Where pushed events go.
     pub push: PushPort,
+    /// What is answered without a key.
+    pub public: PublicDocuments,
 }
 
 /// Why the process cannot run.
@@ -222,6 +225,8 @@ struct Gateway {
     services: Arc<Services>,
     threads: Vec<std::thread::JoinHandle<()>>,
     source: SourceHandle,
+    /// Runs what clients ask of the control plane.
+    forwards: Runtime,
 }
 
 impl Gateway {
@@ -237,7 +242,8 @@ impl Gateway {
             bus,
             parts,
         } = needs;
-        let origin = origin(config, control)?;
+        let forwards = forwarding_runtime()?;
+        let origin = origin(config, control, forwards.handle().clone())?;
         let admission = Arc::new(Admission::new(config, clock));
         let auth = Arc::new(Authenticator::new(
             origin.clone(),
@@ -263,6 +269,7 @@ impl Gateway {
             hub: requests,
             shards: shards.clone(),
             push: push_port,
+            public: PublicDocuments::new(clock),
         });
         let recheck = Recheck::default();
         let (asking, asked) = (recheck.clone(), (Arc::clone(&auth), shards.clone()));
@@ -302,6 +309,7 @@ impl Gateway {
             services,
             threads,
             source,
+            forwards,
         })
     }
 }
@@ -354,8 +362,21 @@ fn start_shard(
     })
 }
 
-fn origin(config: &Config, control: Option<&ControlPlane>) -> Result<Origin, ServeError> {
-    let runtime = Handle::current();
+/// One thread, so that clients' requests share no more than that with everything else.
+fn forwarding_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("freshet-forward")
+        .enable_all()
+        .build()
+}
+
+fn origin(
+    config: &Config,
+    control: Option<&ControlPlane>,
+    forwards: Handle,
+) -> Result<Origin, ServeError> {
+    let runtime = (Handle::current(), forwards);
     if let Some(control) = control {
         return Ok(Origin::embedded(runtime, control.clone()));
     }
@@ -444,6 +465,7 @@ async fn drain_and_stop(
             }
             gateway.source
         });
+        gateway.forwards.shutdown_background();
         if let Ok(source) = joined.await {
             stop.cancel();
             match tokio::task::spawn_blocking(move || source.join()).await {

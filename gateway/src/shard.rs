@@ -6,12 +6,13 @@
 mod accept;
 mod conns;
 mod drive;
-mod farewell;
 mod errands;
+mod farewell;
 mod frames;
 mod grants;
 mod greeting;
 mod head;
+pub(crate) mod input;
 mod request;
 mod socket;
 mod stream;
@@ -31,6 +32,7 @@ use freshet_proto::grant::Grant;
 use freshet_proto::ids::{ChannelId, TenantId};
 use freshet_proto::snapshot::ChannelSnapshot;
 use greeting::Greeting;
+use input::{InputCell, Payer};
 pub(crate) use request::{StreamKind, StreamRequest};
 pub(crate) use stream::Arrival;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -112,6 +114,7 @@ pub(crate) struct Shell {
     pub(crate) services: Arc<Services>,
     state: RefCell<State>,
     scratch: RefCell<Vec<u8>>,
+    input: InputCell,
     greeting: Greeting,
     /// Rung when there may be something to send or to time.
     wake: Notify,
@@ -158,6 +161,7 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
                 figures: ShardFigures::default(),
             }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            input: InputCell::default(),
             greeting,
             wake: Notify::new(),
             drain: CancellationToken::new(),
@@ -216,6 +220,13 @@ impl Shell {
             state.warn_of_end(id);
         }
         id
+    }
+
+    /// Who pays for what a connection sends; none if it is gone.
+    fn payer(&self, id: ConnId) -> Option<Payer> {
+        let state = self.state.borrow();
+        let grant = state.conns.grant(id)?;
+        Some(Payer::Tenant(grant.principal.tenant.clone()))
     }
 
     /// A connection's peer is gone, or it needs nothing more.

@@ -51,8 +51,8 @@ pub(super) struct Forwards {
 
 impl Forwards {
     pub(super) fn new(editions: [Edition; 3], clock: RateClock) -> Self {
-        let by_edition = editions
-            .map(|edition| quota(edition.limits().reads_per_second * TENANT_BY_READS));
+        let by_edition =
+            editions.map(|edition| quota(edition.limits().reads_per_second * TENANT_BY_READS));
         Self {
             node: Arc::default(),
             tenants: Counts::new(TENANTS_MAX),

@@ -101,7 +101,9 @@ impl Limit {
                 "as many requests push events as may at a time; put more events into each"
             }
             Self::Forwards => "requests to the control plane come faster than they may",
-            Self::ForwardBytes => "bodies for the control plane are as many bytes as may be at a time",
+            Self::ForwardBytes => {
+                "bodies for the control plane are as many bytes as may be at a time"
+            }
         }
     }
 

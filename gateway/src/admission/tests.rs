@@ -146,7 +146,10 @@ fn wrong_keys_slow_their_own_address() {
         admission.count_key_failure(client(1));
     }
     let refused = admission.admit_unknown_key(client(1)).unwrap_err();
-    assert_eq!((refused.limit, refused.limit.status()), (Limit::KeyFailures, 429));
+    assert_eq!(
+        (refused.limit, refused.limit.status()),
+        (Limit::KeyFailures, 429)
+    );
     assert_eq!(admission.admit_unknown_key(client(2)), Ok(()));
 }
 
@@ -156,7 +159,10 @@ fn without_memory_nobody_new_comes_in() {
     let _held = admission.admit_socket(client(1)).unwrap();
     admission.set_out_of_memory(true);
     let refused = admission.admit_socket(client(1)).unwrap_err();
-    assert_eq!((refused.limit, refused.limit.status()), (Limit::Memory, 503));
+    assert_eq!(
+        (refused.limit, refused.limit.status()),
+        (Limit::Memory, 503)
+    );
     admission.set_out_of_memory(false);
     assert!(admission.admit_socket(client(1)).is_ok());
     assert_eq!(admission.figures().limited[Limit::Memory as usize], 1);

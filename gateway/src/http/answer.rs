@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 
+use crate::admission::Charge;
 use crate::refusal::Refusal;
 
 /// What hyper writes.
@@ -31,7 +32,10 @@ fn headers(refusal: &Refusal) -> HeaderMap {
     if refusal.status() == 401 {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(allow) = refusal.allow().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+    if let Some(allow) = refusal
+        .allow()
+        .and_then(|allow| HeaderValue::from_str(allow).ok())
+    {
         headers.insert(ALLOW, allow);
     }
     headers
@@ -81,6 +85,11 @@ pub(crate) fn whole(bytes: Bytes) -> Body {
     Body::Whole(UnsyncBoxBody::new(
         Full::new(bytes).map_err(|never| match never {}),
     ))
+}
+
+/// A body that is there, charged until it is written.
+pub(crate) fn charged(bytes: Bytes, charge: Charge) -> Body {
+    Body::Held(Full::new(bytes), charge)
 }
 
 /// The token of an `Authorization` header.

@@ -43,6 +43,8 @@ pub(super) async fn convergence<B>(
     let query = ChannelQuery::parse(request.uri().query().unwrap_or_default())?;
     let channel = query.channel(&caller.principal().tenant);
     let mut head = shell.loaded(&caller, &channel).await?;
+    let caller = shell.services.auth.confirm(caller).await?;
+    answer::check_read(caller.principal())?;
     let mut shares: BTreeMap<Revision, (u64, u64)> = BTreeMap::new();
     for mailbox in &shell.services.shards {
         let (answer, convergence) = oneshot::channel();

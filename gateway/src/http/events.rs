@@ -35,11 +35,10 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// Takes the events of a body; answers what became of them.
 pub(super) async fn push(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (head, mut body) = request.into_parts();
-    let timeout = shell.services.config.control_timeout;
     let push = match Push::admit(shell, &head).await {
         Ok(push) => push,
         Err(refusal) => {
-            discard(body, timeout);
+            discard(body);
             return Err(refusal);
         }
     };
@@ -47,7 +46,7 @@ pub(super) async fn push(shell: &Rc<Shell>, request: Request<Incoming>) -> Resul
     let taken = match push.take(&mut body, &mut tally).await {
         Ok(()) => judge(&tally),
         Err(refusal) => {
-            discard(body, timeout);
+            discard(body);
             Err(refusal)
         }
     };

@@ -10,7 +10,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, U
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
 use super::discard::discard;
@@ -109,7 +109,10 @@ fn check_access(access: Access, caller: &Caller, headers: &HeaderMap) -> Result<
     let tenant = match headers.get("x-tenant-id") {
         None => principal.tenant.clone(),
         Some(named) => {
-            let named = named.to_str().ok().and_then(|name| TenantId::new(name).ok());
+            let named = named
+                .to_str()
+                .ok()
+                .and_then(|name| TenantId::new(name).ok());
             named.ok_or_else(|| Refusal::malformed("X-Tenant-Id is not a tenant's id"))?
         }
     };
@@ -127,9 +130,11 @@ fn check_access(access: Access, caller: &Caller, headers: &HeaderMap) -> Result<
 
 fn bytes_max(shell: &Shell, endpoint: &Endpoint) -> usize {
     match endpoint.payload() {
-        Payload::Nothing => 0,
         Payload::Import => shell.services.config.import_bytes_max,
-        Payload::Document | Payload::Events => shell.services.config.body_bytes_max,
+        // Where nothing is read of a body, one is passed on all the same.
+        Payload::Nothing | Payload::Document | Payload::Events => {
+            shell.services.config.body_bytes_max
+        }
     }
 }
 
@@ -212,14 +217,14 @@ async fn pass_on(
 
 /// Answers what needs no key from a copy.
 async fn public(shell: &Shell, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
-    if !body.is_end_stream() {
-        discard(body);
-    }
+    discard(body);
     let services = &shell.services;
     let copy = services.public.document(&services.origin, head.uri.path());
     let (kind, body) = copy.await?;
     let mut answer = Response::new(answer::whole(body));
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    answer
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, kind);
     Ok(answer)
 }
 

@@ -92,5 +92,8 @@ async fn ask(origin: &Origin, path: &str) -> Result<(HeaderValue, Bytes), Origin
         });
     }
     let json = HeaderValue::from_static("application/json");
-    Ok((head.headers.get(CONTENT_TYPE).cloned().unwrap_or(json), body))
+    Ok((
+        head.headers.get(CONTENT_TYPE).cloned().unwrap_or(json),
+        body,
+    ))
 }

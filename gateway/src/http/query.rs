@@ -52,9 +52,8 @@ impl ChannelQuery {
 
     fn from_fields(fields: Fields<'_>) -> Result<Self, Refusal> {
         let bad = |error: freshet_proto::ids::NameError| Refusal::malformed(error.to_string());
-        let keys = KeyFilter::new(&fields.keys).map_err(|error| {
-            Refusal::new(Cause::Filter, error.to_string())
-        })?;
+        let keys = KeyFilter::new(&fields.keys)
+            .map_err(|error| Refusal::new(Cause::Filter, error.to_string()))?;
         Ok(Self {
             environment: named(fields.environment, "env")?.parse().map_err(bad)?,
             set: named(fields.set, "set")?.parse().map_err(bad)?,
@@ -92,9 +91,7 @@ impl ChannelQuery {
 }
 
 fn named<'a>(value: Option<Cow<'a, str>>, name: &str) -> Result<Cow<'a, str>, Refusal> {
-    value.ok_or_else(|| {
-        Refusal::malformed(format!("the query must name {name}, as in ?{name}=…"))
-    })
+    value.ok_or_else(|| Refusal::malformed(format!("the query must name {name}, as in ?{name}=…")))
 }
 
 /// The fields of a query, decoded.
@@ -180,12 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        let detail = |query: &str| {
-            ChannelQuery::parse(query)
-                .unwrap_err()
-                .detail()
-                .to_owned()
-        };
+        let detail = |query: &str| ChannelQuery::parse(query).unwrap_err().detail().to_owned();
         assert!(detail("set=s&app=a").contains("env"));
         assert!(detail("env=a/b&set=s&app=a").contains("environment"));
         assert!(detail("env=e&set=s&app=a&wait=soon").contains("30s"));

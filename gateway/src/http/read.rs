@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{self, Answer};
 use super::query::{ChannelQuery, ONLY};
-use crate::auth::Caller;
+use crate::auth::{AuthError, Caller};
 use crate::refusal::Refusal;
 use crate::shard::{Entrance, Outcome, Shell, Sink};
 
@@ -25,11 +25,24 @@ use crate::shard::{Entrance, Outcome, Shell, Sink};
 /// of the wait.
 pub(super) async fn config<B>(shell: &Rc<Shell>, request: &Request<B>) -> Result<Answer, Refusal> {
     let caller = caller(shell, request).await?;
+    let tenant = caller.principal().tenant.clone();
+    let read = read(shell, request, caller).await;
+    read.map_err(|refusal| refusal.of(&tenant))
+}
+
+async fn read<B>(
+    shell: &Rc<Shell>,
+    request: &Request<B>,
+    caller: Caller,
+) -> Result<Answer, Refusal> {
     shell.services.admission.admit_read(caller.principal())?;
     let query = ChannelQuery::parse(request.uri().query().unwrap_or_default())?;
     let channel = query.channel(&caller.principal().tenant);
     let filter = query.keys.clone();
     let mut head = shell.loaded(&caller, &channel).await?;
+    // What it may do may have been taken away while it waited.
+    let caller = shell.services.auth.confirm(caller).await?;
+    answer::check_read(caller.principal())?;
     let known: Vec<&str> = request
         .headers()
         .get_all(IF_NONE_MATCH)
@@ -39,6 +52,7 @@ pub(super) async fn config<B>(shell: &Rc<Shell>, request: &Request<B>) -> Result
         .map(str::trim)
         .collect();
     if let (true, Some(wait)) = (is_known(&known, head, &filter), query.wait) {
+        let _place = shell.services.admission.admit_wait(caller.principal())?;
         let changed = shell.next_body(&caller, query.subscribe(Some(head)));
         // Dropping the wait takes it out of the core.
         if let Ok(outcome) = tokio::time::timeout(wait, changed).await {
@@ -109,6 +123,20 @@ fn put_headers(answer: &mut Answer, cursor: Cursor, filter: &KeyFilter) {
     }
 }
 
+/// Why the core let a read go.
+fn refusal(code: Option<ErrorCode>) -> Refusal {
+    match code {
+        Some(ErrorCode::UnknownChannel) => Refusal::unknown_channel(),
+        Some(ErrorCode::Unauthorized) => AuthError::Unknown.into(),
+        Some(ErrorCode::Expired) => AuthError::Expired.into(),
+        Some(ErrorCode::TenantSuspended) => AuthError::Suspended.into(),
+        Some(ErrorCode::Forbidden) => Refusal::forbidden("the key may read no more"),
+        Some(_) | None => {
+            Refusal::channel_unavailable("the channel could not be loaded; try again")
+        }
+    }
+}
+
 /// Takes a waiting read out of the core when it is answered or given up.
 struct Waiting {
     shell: Rc<Shell>,
@@ -145,7 +173,9 @@ impl Shell {
                 let timeout = self.services.config.control_timeout;
                 match tokio::time::timeout(timeout, self.next_body(caller, subscribe)).await {
                     Ok(outcome) => outcome.map(|(cursor, _)| cursor),
-                    Err(_) => Err(Refusal::channel_unavailable("the channel did not come in time")),
+                    Err(_) => Err(Refusal::channel_unavailable(
+                        "the channel did not come in time",
+                    )),
                 }
             }
             Err(error) => Err(Refusal::channel_unavailable(error.to_string())),
@@ -179,11 +209,7 @@ impl Shell {
             }
             Ok(Outcome::Refused(closing)) => {
                 let code = closing.error.map(|error| error.code);
-                Err(if code == Some(ErrorCode::UnknownChannel) {
-                    Refusal::unknown_channel()
-                } else {
-                    Refusal::channel_unavailable("the channel could not be loaded; try again")
-                })
+                Err(refusal(code))
             }
             Err(_) => Err(Refusal::draining()),
         }

@@ -12,6 +12,7 @@ use freshet_proto::frame::ClientFrame;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
+use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use super::answer::{self, Answer};
 use super::discard::discard;
 use super::rewind::Rewind;
+use crate::admission::Charge;
 use crate::refusal::Refusal;
 use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
 
@@ -26,6 +28,8 @@ use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamR
 pub(crate) enum AnswerBody {
     /// All there is.
     Whole(UnsyncBoxBody<Bytes, std::convert::Infallible>),
+    /// All there is, charged for as long as it is held.
+    Held(Full<Bytes>, Charge),
     /// One frame of the core after the other.
     Stream(StreamBody),
 }
@@ -43,17 +47,16 @@ pub(super) async fn serve(
     request: Request<Incoming>,
     stream: StreamRequest,
 ) -> Result<Answer, Refusal> {
-    let timeout = shell.services.config.control_timeout;
     match stream.kind {
         StreamKind::Sse { .. } => {
             let answer = begin_sse(shell, &stream).await;
-            discard(request.into_body(), timeout);
+            discard(request.into_body());
             answer
         }
         StreamKind::WebSocket { .. } => match shell.accept_websocket(&stream) {
             Ok(head) => Ok(upgrade(shell, request, (head, stream))),
             Err(refusal) => {
-                discard(request.into_body(), timeout);
+                discard(request.into_body());
                 Err(refusal)
             }
         },
@@ -142,6 +145,7 @@ impl http_body::Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Held(body, _) => Pin::new(body).poll_frame(context),
             Self::Stream(stream) => stream.poll(context),
         }
     }
@@ -149,6 +153,7 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
+            Self::Held(body, _) => body.size_hint(),
             Self::Stream(_) => http_body::SizeHint::default(),
         }
     }

@@ -75,7 +75,7 @@ const SSE: usize = Wire::Sse as usize;
 const POLL: usize = Wire::Body as usize;
 
 /// The catalogue of what the shards count.
-static SHARD_METRICS: [Metric; 24] = [
+static SHARD_METRICS: [Metric; 25] = [
     gauge(
         "ecs_connections",
         "Connections that are open.",

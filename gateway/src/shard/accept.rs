@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::Shell;
 use super::farewell::{farewell, refuse};
 use super::head::{First, Head};
+use super::input::Payer;
 use super::socket::try_read;
 use super::stream::Arrival;
 use crate::admission::{ClientKey, Entry, Permit};
@@ -195,7 +196,7 @@ async fn wait_for_head(
     (client, mut head): (ClientKey, Head),
 ) {
     let timeout = shell.services.config.handshake_timeout;
-    let read = read_head(&shell, &arrival.socket, &mut head);
+    let read = read_head(&shell, &arrival.socket, (client, &mut head));
     let first = tokio::time::timeout(timeout, read).await;
     drop((handshake, head));
     let first = first.unwrap_or_else(|_| {
@@ -227,11 +228,21 @@ async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first:
 }
 
 /// Reads until the head is whole.
-async fn read_head(shell: &Shell, socket: &TcpStream, head: &mut Head) -> First {
+async fn read_head(
+    shell: &Shell,
+    socket: &TcpStream,
+    (client, head): (ClientKey, &mut Head),
+) -> First {
+    let payer = Payer::Client(client);
     while socket.readable().await.is_ok() {
+        let room = shell.input_turn(&payer).await;
         let mut scratch = shell.scratch.borrow_mut();
-        let first = match try_read(socket, &mut scratch) {
-            Ok(count) => head.feed(&scratch[..count]),
+        let most = room.min(scratch.len());
+        let first = match try_read(socket, &mut scratch[..most]) {
+            Ok(count) => {
+                shell.charge_read(&payer, count);
+                head.feed(&scratch[..count])
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(_) => return First::Gone,
         };

@@ -84,6 +84,8 @@ struct Conn {
     wire: Wire,
     pending: Option<Box<Pending>>,
     place: Place,
+    /// Frames it was sent and has not acknowledged: so many acks are free.
+    unacknowledged: u32,
     _permits: [Option<Permit>; 2],
 }
 
@@ -106,6 +108,7 @@ impl Conns {
             wire: entrance.wire,
             pending: None,
             place,
+            unacknowledged: 0,
             _permits: entrance.permits,
         });
     }
@@ -155,11 +158,22 @@ impl Conns {
         }
     }
 
+    /// Whether an ack of the connection answers a frame it was sent.
+    pub(super) fn takes_ack(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.get(id) else {
+            return false;
+        };
+        let left = conn.unacknowledged.checked_sub(1);
+        conn.unacknowledged = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Writes a frame of the core.
     pub(super) fn write(&mut self, id: ConnId, frame: &Frame) -> Written {
         let Some(conn) = self.get(id) else {
             return Written::Gone;
         };
+        conn.unacknowledged = conn.unacknowledged.saturating_add(1);
         match &mut conn.sink {
             Sink::Socket(socket) => {
                 // The core writes to no connection that has a frame in flight, so it is a preface.

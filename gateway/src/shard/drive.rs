@@ -35,6 +35,11 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>, pul
         if is_struck("shard") || shell.keep_books(now, &mut figures_at, drained_by) {
             return;
         }
+        if shell.next_input_turn() {
+            // Who was woken reads now; who was not has the turn after.
+            shell.wake.notify_one();
+            tokio::task::yield_now().await;
+        }
         let timer = shell.state.borrow().core.poll_timeout();
         let wake_at = timer.map_or(figures_at, |timer| timer.min(figures_at));
         tokio::select! {
@@ -56,6 +61,7 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>, pul
             writes += slice;
             if writes >= Batch::WRITES_MAX {
                 writes = 0;
+                shell.next_input_turn();
                 // Accepts and reads get their turn, and threads that share this one's core: they
                 // have the next change.
                 tokio::task::yield_now().await;

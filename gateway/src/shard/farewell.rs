@@ -17,9 +17,12 @@ use crate::refusal::Refusal;
 const HEAD_WAIT: Duration = Duration::from_secs(1);
 /// How long an answer may take to arrive: until the client closes. Source: as above.
 const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
-/// Bytes that are read past in each of the two. Source: arbitrary, because it is more than socket
-/// buffers usually hold, and a client that floods should be cut off.
-const BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that are read past in each of the two. Source: arbitrary, because it is what a socket usually
+/// holds, and nobody is known yet.
+const BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that are read past in one turn. Source: arbitrary, because it is a turn's share.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// Writes the last bytes of a socket that the core does not know, and lets them arrive: what the
 /// client still sends is read past, because unread bytes would turn the close into a reset that eats
@@ -60,13 +63,15 @@ async fn read_past(shell: &Shell, socket: &TcpStream, mut is_enough: impl FnMut(
     let mut bytes = 0;
     while bytes <= BYTES_MAX && socket.readable().await.is_ok() {
         let mut scratch = shell.scratch.borrow_mut();
-        match try_read(socket, &mut scratch) {
+        match try_read(socket, &mut scratch[..PIECE_BYTES]) {
             Ok(0) => return,
             Ok(count) if is_enough(&scratch[..count]) => return,
             Ok(count) => bytes += count,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return,
         }
+        drop(scratch);
+        tokio::task::yield_now().await;
     }
 }
 

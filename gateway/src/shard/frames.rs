@@ -5,21 +5,29 @@ use std::time::Duration;
 
 use freshet_fanout::ConnId;
 use freshet_fanout::time::Time;
-use freshet_proto::close::ErrorCode;
+use bytes::Bytes;
+use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::frame::{Ack, ClientFrame, FrameError, Outcome};
 use freshet_proto::limits::CLIENT_FRAME_BYTES_MAX;
 use freshet_proto::ws::{self, Decoder, Message, Opcode, Peer, WsError};
 use tokio::net::TcpStream;
 
 use super::conns::Written;
-use crate::auth::{AuthError, Caller};
-use crate::refusal::Refusal;
+use super::input::{Flow, FrameRate, Payer};
 use super::socket::try_read;
 use super::{Shell, State};
+use crate::auth::{AuthError, Caller};
+use crate::refusal::Refusal;
 
 /// How long a closed stream's last bytes are waited for, so that unread input does not turn the
 /// close into a reset that eats the last words. Source: arbitrary, because it is a few round trips.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that are read past at a time meanwhile. Source: arbitrary, because it is a turn's share.
+const LINGER_BYTES: usize = 16 * 1024;
+/// How long the rest of a frame may take, from one piece to the next. Source: arbitrary, because a
+/// frame is a few packets, and one on its way is held in memory.
+const PIECES_WAIT: Duration = Duration::from_secs(10);
 
 /// What a message from a client leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +35,6 @@ enum Verdict {
     GoOn,
     /// A part of a frame is in flight now; the rest follows when the socket takes it.
     Flush,
-    /// The client shows another key.
-    Renew(String),
     Leave,
     Eject(ErrorCode, String),
 }
@@ -41,11 +47,28 @@ pub(super) async fn read_websocket(
     socket: Rc<TcpStream>,
     mut held: Option<Box<Decoder>>,
 ) {
-    while socket.readable().await.is_ok() {
-        match read_once(&shell, id, &socket, &mut held) {
-            Read::GoOn => {}
+    let mut rate = FrameRate::default();
+    loop {
+        if held.is_some() {
+            if !Box::pin(shell.rest_comes(id, &socket)).await {
+                return linger(&shell, &socket).await;
+            }
+        } else if socket.readable().await.is_err() {
+            break;
+        }
+        // Without one the core has let it go.
+        let Some(payer) = shell.payer(id) else {
+            return linger(&shell, &socket).await;
+        };
+        let room = shell.input_turn(&payer).await;
+        let read = match read_once(&shell, id, &socket, (&mut held, &payer, room)) {
+            Read::Some(read) => read,
+            Read::Nothing => continue,
             Read::Over => return linger(&shell, &socket).await,
             Read::Gone => break,
+        };
+        if !shell.keep_to_rate(id, &mut rate, read).await {
+            return linger(&shell, &socket).await;
         }
     }
     shell.forget(id);
@@ -53,108 +76,205 @@ pub(super) async fn read_websocket(
 
 /// What one read of a socket leads to.
 enum Read {
-    GoOn,
+    /// It brought something.
+    Some(Count),
+    Nothing,
     /// The gateway ended the connection.
     Over,
     /// The client did.
     Gone,
 }
 
+/// What a read brought.
+struct Count {
+    /// Frames, but for acks that answer a frame.
+    frames: usize,
+    /// Whether nothing more was waiting.
+    is_drained: bool,
+}
+
 fn read_once(
     shell: &Rc<Shell>,
     id: ConnId,
     socket: &TcpStream,
-    held: &mut Option<Box<Decoder>>,
+    (held, payer, room): (&mut Option<Box<Decoder>>, &Payer, usize),
 ) -> Read {
     let mut scratch = shell.scratch.borrow_mut();
-    let count = match try_read(socket, &mut scratch) {
+    let most = room.min(scratch.len());
+    let count = match try_read(socket, &mut scratch[..most]) {
         Ok(0) => return Read::Gone,
         Ok(count) => count,
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Read::GoOn,
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Read::Nothing,
         Err(_) => return Read::Gone,
     };
+    shell.charge_read(payer, count);
     let mut decoder = held
         .take()
         .unwrap_or_else(|| Box::new(Decoder::new(Peer::Client, CLIENT_FRAME_BYTES_MAX)));
-    if !shell.on_websocket_bytes(id, &mut decoder, &mut scratch[..count]) {
+    let Some(frames) = shell.on_websocket_bytes(id, &mut decoder, &mut scratch[..count]) else {
         return Read::Over;
-    }
+    };
     *held = (!decoder.is_idle()).then_some(decoder);
-    Read::GoOn
+    Read::Some(Count {
+        frames,
+        is_drained: count < most,
+    })
 }
 
-/// Reads what an SSE client sends, which is nothing but the end.
+/// Reads what an SSE client sends, which is nothing but the end. Each read counts as a frame.
 pub(super) async fn read_sse(shell: Rc<Shell>, id: ConnId, socket: Rc<TcpStream>) {
-    while is_open(&shell, &socket).await {}
+    let mut rate = FrameRate::default();
+    while socket.readable().await.is_ok() {
+        let Some(payer) = shell.payer(id) else {
+            return linger(&shell, &socket).await;
+        };
+        let room = shell.input_turn(&payer).await;
+        let count = match drop_input(&shell, &socket, room) {
+            Ok(Some(count)) => count,
+            Ok(None) => continue,
+            Err(Ended) => break,
+        };
+        shell.charge_read(&payer, count);
+        let read = Count {
+            frames: 1,
+            is_drained: count < room,
+        };
+        if !shell.keep_to_rate(id, &mut rate, read).await {
+            return linger(&shell, &socket).await;
+        }
+    }
     shell.forget(id);
 }
 
-/// Lets the last words arrive before the socket goes.
+/// Lets the last words arrive before the socket goes. What still comes is read past, a little in
+/// each turn.
 pub(super) async fn linger(shell: &Shell, socket: &TcpStream) {
-    let until_end = async { while is_open(shell, socket).await {} };
+    let until_end = async {
+        while socket.readable().await.is_ok() && drop_input(shell, socket, LINGER_BYTES).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
     // Either way the socket goes now.
     drop(tokio::time::timeout(LINGER, until_end).await);
 }
 
-/// Waits for input and drops it; answers false at the end.
-async fn is_open(shell: &Shell, socket: &TcpStream) -> bool {
-    if socket.readable().await.is_err() {
-        return false;
-    }
-    match try_read(socket, &mut shell.scratch.borrow_mut()) {
-        Ok(0) => false,
-        Ok(_) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+/// The peer has ended its side, or is gone.
+struct Ended;
+
+/// Reads and drops what is there, if anything is.
+fn drop_input(shell: &Shell, socket: &TcpStream, bytes_max: usize) -> Result<Option<usize>, Ended> {
+    let mut scratch = shell.scratch.borrow_mut();
+    let most = bytes_max.min(scratch.len());
+    match try_read(socket, &mut scratch[..most]) {
+        Ok(0) => Err(Ended),
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+        Err(_) => Err(Ended),
     }
 }
 
 impl Shell {
-    /// Takes what a client sent on a WebSocket. Answers false when the connection is over.
+    /// Waits for the rest of a frame that is in pieces; answers false when it did not come in time:
+    /// then the connection was told, and let go.
+    async fn rest_comes(&self, id: ConnId, socket: &TcpStream) -> bool {
+        let waited = tokio::time::timeout(PIECES_WAIT, socket.readable()).await;
+        if waited.is_ok() {
+            return true;
+        }
+        let message = format!("the rest of a frame did not come within {PIECES_WAIT:?}");
+        let mut state = self.state.borrow_mut();
+        state.figures.bad_frames += 1;
+        let (reason, code) = (CloseReason::Stalled, ErrorCode::Stalled);
+        state.core.handle_eject(id, reason, code, &message);
+        self.wake.notify_one();
+        false
+    }
+
+    /// Counts what a read brought, and waits while the connection is above its rate; answers false
+    /// when it was so for too long: then it was told, and let go.
+    async fn keep_to_rate(&self, id: ConnId, rate: &mut FrameRate, read: Count) -> bool {
+        let clock = self.services.clock;
+        match rate.count(clock.now(), read.frames, read.is_drained) {
+            Flow::GoOn => true,
+            Flow::WaitUntil(at) => {
+                Box::pin(tokio::time::sleep_until(clock.deadline(at))).await;
+                true
+            }
+            Flow::Flood => {
+                let message = "more frames than are read; see the limits in hello";
+                let mut state = self.state.borrow_mut();
+                state.figures.bad_frames += 1;
+                let (reason, code) = (CloseReason::InputRate, ErrorCode::LimitExceeded);
+                state.core.handle_eject(id, reason, code, message);
+                self.wake.notify_one();
+                false
+            }
+        }
+    }
+}
+
+impl Shell {
+    /// Takes what a client sent on a WebSocket; answers how many frames that were, or none when the
+    /// connection is over. Acks that answer a frame do not count. Of several pings the last is
+    /// answered (RFC 6455 section 5.5.3).
     fn on_websocket_bytes(
         self: &Rc<Self>,
         id: ConnId,
         decoder: &mut Decoder,
         bytes: &mut [u8],
-    ) -> bool {
+    ) -> Option<usize> {
         let now = self.services.clock.now();
         let mut state = self.state.borrow_mut();
         let mut verdict = Verdict::GoOn;
-        let (mut must_flush, mut token) = (false, None);
+        let mut taken = Taken::default();
         let fed = decoder.feed(bytes, |message| {
             if verdict == Verdict::GoOn {
-                match state.on_message(now, id, message) {
-                    Verdict::Flush => must_flush = true,
-                    Verdict::Renew(shown) => token = Some(shown),
-                    other @ (Verdict::GoOn | Verdict::Leave | Verdict::Eject(..)) => verdict = other,
-                }
+                verdict = state.on_message(now, id, message, &mut taken);
             }
         });
         if let Err(error) = fed {
             verdict = Verdict::Eject(ws_code(error), error.to_string());
         }
+        if verdict == Verdict::GoOn
+            && let Some(pong) = taken.pong.take()
+        {
+            verdict = state.write_pong(now, id, pong);
+        }
         let is_over = match verdict {
-            Verdict::GoOn | Verdict::Flush | Verdict::Renew(_) => false,
+            Verdict::GoOn | Verdict::Flush => false,
             Verdict::Leave => {
                 state.conns.remove(id);
                 state.core.handle_close(id);
                 true
             }
-            Verdict::Eject(code, message) => {
+            Verdict::Eject(code, ref message) => {
                 state.figures.bad_frames += 1;
-                state.core.handle_eject(id, code, &message);
+                let reason = code.closes().unwrap_or(CloseReason::MalformedFrame);
+                state.core.handle_eject(id, reason, code, message);
                 true
             }
         };
         drop(state);
-        if must_flush {
+        if verdict == Verdict::Flush {
             self.flush_later(id);
         }
-        if let Some(token) = token {
+        if let Some(token) = taken.token {
             self.renew(id, token);
         }
         self.wake.notify_one();
-        !is_over
+        (!is_over).then_some(taken.frames)
     }
+}
+
+/// What the messages of one read have come to.
+#[derive(Default)]
+struct Taken {
+    /// Frames that count.
+    frames: usize,
+    /// The answer to the last ping.
+    pong: Option<Bytes>,
+    /// Another key that the client shows.
+    token: Option<String>,
 }
 
 impl Shell {
@@ -195,12 +315,20 @@ impl State {
             Err(error) => error.into(),
         };
         let (error, reason) = refusal.frame();
-        self.core.handle_eject(id, reason, error.code, &error.message);
+        self.core
+            .handle_eject(id, reason, error.code, &error.message);
     }
 
-    fn on_message(&mut self, now: Time, id: ConnId, message: Message<'_>) -> Verdict {
+    fn on_message(
+        &mut self,
+        now: Time,
+        id: ConnId,
+        message: Message<'_>,
+        taken: &mut Taken,
+    ) -> Verdict {
+        taken.frames += 1;
         match message {
-            Message::Text(text) => self.on_text(now, id, text),
+            Message::Text(text) => self.on_text(now, id, text, taken),
             Message::Binary(_) => {
                 let message = "frames are text here, as ecs.refresh.v1 says".to_owned();
                 Verdict::Eject(ErrorCode::ProtocolError, message)
@@ -208,14 +336,8 @@ impl State {
             Message::Ping(payload) => {
                 let mut pong = Vec::new();
                 ws::write_frame(&mut pong, Opcode::Pong, payload);
-                match self.conns.write_aside(id, &pong.into()) {
-                    Written::Whole | Written::Done => Verdict::GoOn,
-                    Written::Blocked => {
-                        self.core.handle_blocked(now, id);
-                        Verdict::Flush
-                    }
-                    Written::Gone => Verdict::Leave,
-                }
+                taken.pong = Some(pong.into());
+                Verdict::GoOn
             }
             Message::Pong(_) => Verdict::GoOn,
             Message::Close(code) => {
@@ -227,14 +349,29 @@ impl State {
         }
     }
 
-    fn on_text(&mut self, now: Time, id: ConnId, text: &str) -> Verdict {
+    fn write_pong(&mut self, now: Time, id: ConnId, pong: Bytes) -> Verdict {
+        match self.conns.write_aside(id, &pong) {
+            Written::Whole | Written::Done => Verdict::GoOn,
+            Written::Blocked => {
+                self.core.handle_blocked(now, id);
+                Verdict::Flush
+            }
+            Written::Gone => Verdict::Leave,
+        }
+    }
+
+    fn on_text(&mut self, now: Time, id: ConnId, text: &str, taken: &mut Taken) -> Verdict {
         match ClientFrame::decode(text.as_bytes()) {
+            Ok(ClientFrame::Auth(auth)) => {
+                taken.token = Some(auth.token);
+                Verdict::GoOn
+            }
             Ok(frame) => {
                 if let ClientFrame::Ack(ack) = &frame {
                     self.record_propagation(id, ack);
-                }
-                if let ClientFrame::Auth(auth) = frame {
-                    return Verdict::Renew(auth.token);
+                    if self.conns.takes_ack(id) {
+                        taken.frames -= 1;
+                    }
                 }
                 self.core.handle_frame(now, id, &frame);
                 Verdict::GoOn

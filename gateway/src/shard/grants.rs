@@ -213,13 +213,19 @@ mod tests {
             edition: Edition::Free,
             wire: Wire::WebSocket,
         };
-        (0..count).map(|_| core.handle_open(Time::ZERO, &new)).collect()
+        (0..count)
+            .map(|_| core.handle_open(Time::ZERO, &new))
+            .collect()
     }
 
     #[test]
     fn the_lanes_of_a_grant_and_of_a_tenant_are_found_as_they_come_and_go() {
         let ids = lanes(4);
-        let (a, b, other) = (grant("a", "t", None), grant("b", "t", None), grant("c", "u", None));
+        let (a, b, other) = (
+            grant("a", "t", None),
+            grant("b", "t", None),
+            grant("c", "u", None),
+        );
         let mut grants = Grants::default();
         let first = grants.join(&a, ids[0]);
         let second = grants.join(&a, ids[1]);
@@ -228,7 +234,11 @@ mod tests {
         let tenant = a.principal.tenant.clone();
         assert_eq!(grants.lanes(&a.id), ids[..2]);
         assert_eq!(grants.lanes_of(&tenant), ids[..3]);
-        assert_eq!(grants.leave(first), Some((ids[1], first)), "the last takes its place");
+        assert_eq!(
+            grants.leave(first),
+            Some((ids[1], first)),
+            "the last takes its place"
+        );
         assert_ne!(first, second);
         assert_eq!(grants.leave(first), None);
         assert!(grants.lanes(&a.id).is_empty());

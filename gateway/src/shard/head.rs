@@ -96,8 +96,6 @@ fn parse(client: ClientKey, bytes: &[u8], bytes_max: usize) -> Parsed {
             let detail = format!("at most {HEADERS_MAX} headers are read");
             Parsed::Bad(Refusal::new(Cause::TooManyHeaders, detail))
         }
-        Err(error) => {
-            Parsed::Bad(Refusal::malformed(format!("not an HTTP request: {error}")))
-        }
+        Err(error) => Parsed::Bad(Refusal::malformed(format!("not an HTTP request: {error}"))),
     }
 }

@@ -18,7 +18,8 @@ use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
 use super::request::{StreamKind, StreamRequest};
 use super::socket::try_read;
 use super::{Entrance, Shell};
-use crate::admission::Permit;
+use super::input::Payer;
+use crate::admission::{ClientKey, Permit};
 use crate::auth::Caller;
 use crate::http::answer;
 use crate::http::query::ChannelQuery;
@@ -27,6 +28,10 @@ use crate::refusal::{Cause, Refusal};
 /// Room for what a stream begins with: the answer's head, `hello`, and the first frame. Source: a
 /// stream that resumes begins with some 600 bytes; with more it grows.
 const FIRST_BYTES: usize = 1024;
+
+/// The largest frame of a WebSocket whose key is not known to be good, and all that is read of it at a
+/// time. Source: arbitrary, because an `auth` frame has a token of a few KiB at most.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
 
 /// A socket and its place among the node's sockets, if it is counted here.
 pub(crate) struct Arrival {
@@ -322,7 +327,7 @@ impl Shell {
             let unreadable = |_| last_frames(ErrorCode::ProtocolError, "the connection broke");
             socket.writable().await.map_err(unreadable)?;
             socket.try_write(head).map_err(unreadable)?;
-            let token = self.first_token(socket, early).await?;
+            let token = self.first_token(socket, request.client, early).await?;
             self.admit(request, Some(&token)).await.map_err(|refusal| {
                 self.count_refusal(&refusal);
                 refusal_frames(&refusal)
@@ -337,18 +342,27 @@ impl Shell {
         }
     }
 
-    async fn first_token(&self, socket: &TcpStream, early: &mut Early) -> Result<String, Vec<u8>> {
+    async fn first_token(
+        &self,
+        socket: &TcpStream,
+        client: ClientKey,
+        early: &mut Early,
+    ) -> Result<String, Vec<u8>> {
+        let payer = Payer::Client(client);
         let gone = || last_frames(ErrorCode::ProtocolError, "the connection broke");
         let mut token = None;
         while token.is_none() {
             socket.readable().await.map_err(|_| gone())?;
+            let room = self.input_turn(&payer).await;
             let mut scratch = self.scratch.borrow_mut();
-            let count = match try_read(socket, &mut scratch) {
+            let most = room.min(scratch.len());
+            let count = match try_read(socket, &mut scratch[..most]) {
                 Ok(0) => return Err(gone()),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(_) => return Err(gone()),
             };
+            self.charge_read(&payer, count);
             token = early
                 .feed(&mut scratch[..count])
                 .map_err(|(code, message)| {
@@ -360,8 +374,8 @@ impl Shell {
     }
 }
 
-/// What came before the core knew the connection: the frames behind `auth` in the same piece, at
-/// most 64 KiB of them, and the reader with what it holds.
+/// What came before the core knew the connection: the frames behind `auth` in the same read, at most
+/// [`EARLY_BYTES_MAX`] of them, and the reader with what it holds.
 struct Early {
     frames: Vec<ClientFrame>,
     decoder: Decoder,
@@ -369,7 +383,7 @@ struct Early {
 
 impl Default for Early {
     fn default() -> Self {
-        let decoder = Decoder::new(Peer::Client, CLIENT_FRAME_BYTES_MAX);
+        let decoder = Decoder::new(Peer::Client, EARLY_BYTES_MAX);
         Self {
             frames: Vec::new(),
             decoder,

@@ -4,8 +4,8 @@ use freshet_proto::close::ErrorCode;
 use freshet_proto::cursor::Cursor;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{
-    Bookmark, DeltaHead, ErrorFrame, Goaway, Hint, ResumeMode, ResumeReason, Resumed, ServerFrame,
-    SnapshotHead, write_delta, write_snapshot,
+    Bookmark, DeltaHead, ErrorFrame, Goaway, Hint, Reauth, ResumeMode, ResumeReason, Resumed,
+    ServerFrame, SnapshotHead, write_delta, write_snapshot,
 };
 use freshet_proto::ids::{ChannelId, Key, Revision, SubscriptionId};
 use freshet_proto::limits::SNAPSHOT_CHUNK_BYTES;
@@ -255,6 +255,10 @@ impl Writer {
 
     pub(crate) fn goaway(&mut self, reconnect_ms: u32) {
         self.frame(&ServerFrame::Goaway(Goaway { reconnect_ms }), None);
+    }
+
+    pub(crate) fn reauth(&mut self, reauth: Reauth) {
+        self.frame(&ServerFrame::Reauth(reauth), None);
     }
 
     pub(crate) fn error(&mut self, error: &ErrorFrame) {

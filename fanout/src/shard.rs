@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 pub use delivery::Batch;
 use freshet_proto::close::{CloseReason, ErrorCode};
-use freshet_proto::frame::ErrorFrame;
+use freshet_proto::frame::{ErrorFrame, Reauth};
 use freshet_proto::ids::{ChannelId, Epoch, SubscriptionId, TenantId};
 use freshet_proto::principal::Edition;
 pub use inspect::{ConnectionRow, Convergence, Gauges, NoRoom, RevisionShare, SubscriptionRow};
@@ -140,7 +140,7 @@ struct Conn {
     tenant: u32,
     subs: SmallVec<[SubRef; 1]>,
     /// What it is to be told of next; none is the usual case.
-    errors: Option<Box<Errors>>,
+    notices: Option<Box<Notices>>,
     /// When the frame in flight was not taken whole, or the last subscription ended, in seconds.
     since_secs: u32,
     /// The last batch this connection was in.
@@ -158,9 +158,14 @@ struct Conn {
     is_leaving: bool,
 }
 
-/// Errors of one connection that wait to be told, oldest first. At most [`ERRORS_MAX`].
+/// What waits to be told to one connection and is about no channel's news.
 #[derive(Debug, Default)]
-struct Errors(VecDeque<ErrorFrame>);
+struct Notices {
+    /// Oldest first, at most [`ERRORS_MAX`].
+    errors: VecDeque<ErrorFrame>,
+    /// The newest that was asked for.
+    reauth: Option<Reauth>,
+}
 
 /// Where a connection's subscription stands.
 #[derive(Clone, Copy, Debug)]
@@ -305,7 +310,7 @@ impl Shard {
     /// Tells a connection of an error that does not end it.
     fn tell_error(&mut self, id: ConnId, error: ErrorFrame) {
         let Some(conn) = self.conn(id) else { return };
-        let Errors(errors) = &mut **conn.errors.get_or_insert_default();
+        let errors = &mut conn.notices.get_or_insert_default().errors;
         errors.push_back(error);
         if errors.len() > ERRORS_MAX {
             errors.pop_front();

@@ -8,16 +8,22 @@ mod forward;
 mod lines;
 mod page;
 mod public;
-pub use public::PublicDocuments;
+pub(crate) use public::PublicDocuments;
 pub(crate) mod query;
 mod read;
 pub(crate) mod rewind;
 mod stream;
 
-use std::pin::pin;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use answer::Answer;
+use freshet_proto::ids::TenantId;
 use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,70 +31,134 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rewind::Rewind;
 
-use crate::admission::ClientKey;
+use crate::admission::{ClientKey, Permit};
 use crate::refusal::{Refusal, carried_trace};
-use crate::shard::{Shell, StreamRequest};
+use crate::shard::input::{Payer, REQUEST_BYTES};
+use crate::shard::{Arrival, Shell, StreamRequest};
 
 /// The smallest buffer hyper takes. Source: hyper's documentation of `max_buf_size`.
 const BUFFER_BYTES_MIN: usize = 8_192;
 
 /// Serves requests on a socket until it is closed. `io` gives the bytes that were read already
 /// once more.
-pub(crate) async fn serve(shell: Rc<Shell>, client: ClientKey, io: Rewind) {
+pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place: Option<Permit>) {
     let timeout = shell.services.config.handshake_timeout;
     let head_bytes_max = shell.services.config.head_bytes_max;
+    let upgrade = Upgrade::default();
     let service = {
-        let shell = Rc::clone(&shell);
+        let (shell, upgrade) = (Rc::clone(&shell), Rc::clone(&upgrade));
         service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(client);
-            let shell = Rc::clone(&shell);
-            async move { Ok::<_, std::convert::Infallible>(handle(shell, request).await) }
+            request.extensions_mut().insert(visitor.clone());
+            let (shell, upgrade) = (Rc::clone(&shell), Rc::clone(&upgrade));
+            let answer = async move { Ok::<_, Infallible>(handle(shell, request, upgrade).await) };
+            Box::pin(answer)
         })
     };
-    let _serving = shell.serve();
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(timeout)
-            .max_headers(64)
-            .max_buf_size(head_bytes_max.max(BUFFER_BYTES_MIN))
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
+    let serving = shell.serve();
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_headers(64)
+        .max_buf_size(head_bytes_max.max(BUFFER_BYTES_MIN))
+        .serve_connection(TokioIo::new(io), service);
+    let drain = shell.drain().clone();
+    let drained = poll_fn(|context| connection.poll_without_shutdown(context));
     let served = tokio::select! {
-        served = &mut connection => served,
-        () = shell.drain().cancelled() => {
+        served = drained => Some(served),
+        () = drain.cancelled() => None,
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
             // What is under way is answered; an idle connection is closed.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
+        return;
+    }
+    let parts = connection.into_parts();
+    let socket = parts.io.into_inner().into_socket();
+    let Some(stream) = upgrade.borrow_mut().take() else {
+        drop(socket2::SockRef::from(&socket).shutdown(Shutdown::Write));
+        return;
+    };
+    drop(serving);
+    let arrival = Arrival { socket, place };
+    shell.adopt_websocket(arrival, parts.read_buf, stream).await;
+}
+
+/// The stream that a connection is to become, once its last answer, a 101, is out.
+pub(crate) type Upgrade = Rc<RefCell<Option<StreamRequest>>>;
+
+/// Who sends the requests of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    pub(crate) client: ClientKey,
+    /// The tenant of the last key that was good: it pays for what comes. Never contended: a
+    /// connection is served by one thread.
+    tenant: Arc<Mutex<Option<TenantId>>>,
+}
+
+impl Visitor {
+    pub(crate) fn new(client: ClientKey) -> Self {
+        Self {
+            client,
+            tenant: Arc::default(),
+        }
+    }
+
+    /// Who pays for its input.
+    pub(crate) fn payer(&self) -> Payer {
+        let tenant = self.tenant.lock().unwrap_or_else(PoisonError::into_inner);
+        tenant
+            .clone()
+            .map_or(Payer::Client(self.client), Payer::Tenant)
+    }
+
+    /// Its key was good.
+    pub(crate) fn is_of(&self, tenant: &TenantId) {
+        let mut held = self.tenant.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref() != Some(tenant) {
+            *held = Some(tenant.clone());
+        }
     }
 }
 
 /// Where a request that hyper parsed came from.
-pub(crate) fn client(extensions: &http::Extensions) -> ClientKey {
-    *extensions.get().expect("every request is given its client")
+pub(crate) fn visitor(extensions: &http::Extensions) -> &Visitor {
+    extensions
+        .get()
+        .expect("every request is given its visitor")
 }
 
-async fn handle(shell: Rc<Shell>, request: Request<Incoming>) -> Answer {
+async fn handle(shell: Rc<Shell>, request: Request<Incoming>, upgrade: Upgrade) -> Answer {
     shell.count(|figures| figures.requests += 1);
+    let payer = visitor(request.extensions()).payer();
+    shell.input_turn(&payer).await;
+    shell.charge_input(&payer, REQUEST_BYTES);
     let trace = carried_trace(|name| request.headers().get(name)?.to_str().ok());
-    route(&shell, request).await.unwrap_or_else(|refusal| {
-        shell.count_refusal(&refusal);
-        answer::refused(&refusal.traced(trace))
-    })
+    route(&shell, request, upgrade)
+        .await
+        .unwrap_or_else(|refusal| {
+            shell.count_refusal(&refusal);
+            answer::refused(&refusal.traced(trace))
+        })
 }
 
-async fn route(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn route(
+    shell: &Rc<Shell>,
+    request: Request<Incoming>,
+    upgrade: Upgrade,
+) -> Result<Answer, Refusal> {
     let is_get = request.method() == Method::GET;
     match request.uri().path() {
         "/v1/stream" | "/v1/stream/changes" if is_get => {
             let stream = StreamRequest::from_request(&request)
                 .ok_or_else(|| Refusal::malformed("not a stream request"))?;
-            stream::serve(Rc::clone(shell), request, stream).await
+            stream::serve(Rc::clone(shell), request, (stream, upgrade)).await
         }
         "/v1/config" | "/v1/config/convergence" if is_get => without_body(shell, request).await,
         "/v1/events" if request.method() == Method::POST => events::push(shell, request).await,

@@ -60,7 +60,7 @@ pub struct Services {
     /// Where pushed events go.
     pub push: PushPort,
     /// What is answered without a key.
-    pub public: PublicDocuments,
+    pub(crate) public: PublicDocuments,
 }
 
 /// Why the process cannot run.

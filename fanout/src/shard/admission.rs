@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use freshet_proto::close::{CloseReason, ErrorCode};
-use freshet_proto::frame::{Ack, ClientFrame, ErrorFrame, Outcome, Subscribe};
+use freshet_proto::frame::{Ack, ClientFrame, ErrorFrame, Outcome, Reauth, Subscribe};
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
 use freshet_proto::principal::Edition;
 use smallvec::SmallVec;
@@ -33,7 +33,7 @@ impl Shard {
             generation,
             tenant,
             subs: SmallVec::new(),
-            errors: None,
+            notices: None,
             since_secs: secs(now),
             batch: 0,
             next_sub: 0,
@@ -60,9 +60,25 @@ impl Shard {
         self.remove_conn(conn);
     }
 
-    /// The shell saw something that ends the connection: a malformed frame, a revoked key.
-    pub fn handle_eject(&mut self, conn: ConnId, code: ErrorCode, message: &str) {
-        self.close_with(conn, code, message);
+    /// The shell saw something that ends the connection: a malformed frame, a revoked key. The code
+    /// does not say how it closes: a limit may refuse a subscription, and may end a connection.
+    pub fn handle_eject(
+        &mut self,
+        conn: ConnId,
+        reason: CloseReason,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        self.close(conn, reason, Some(error_frame(code, None, message)));
+    }
+
+    /// A new key is wanted of a connection. A read is not told: it cannot send one.
+    pub fn handle_reauth(&mut self, id: ConnId, reauth: &Reauth) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.wire != Wire::Body {
+            conn.notices.get_or_insert_default().reauth = Some(*reauth);
+            self.queue_conn(id);
+        }
     }
 
     /// A frame from the client. `Auth` is the shell's business and has no effect here.

@@ -339,14 +339,17 @@ impl Shard {
         true
     }
 
-    /// What a connection is to be told next: errors, what it is behind by, the heartbeat, or to
+    /// What a connection is to be told next: errors and whether a new key is wanted, what it is behind by, the heartbeat, or to
     /// leave.
     fn next_update(&mut self, id: ConnId) -> Option<Update> {
         let conn = &mut self.conns[id.index()];
         let wire = conn.wire;
-        if let Some(errors) = conn.errors.take() {
+        if let Some(notices) = conn.notices.take() {
             let mut writer = Writer::new(wire);
-            errors.0.iter().for_each(|error| writer.error(error));
+            notices.errors.iter().for_each(|error| writer.error(error));
+            if let Some(reauth) = notices.reauth {
+                writer.reauth(reauth);
+            }
             return Some(self.own_frame(writer));
         }
         if let Some(update) = self.next_change(id) {

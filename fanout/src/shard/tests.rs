@@ -4,6 +4,7 @@ mod client;
 mod delivery;
 mod expiry;
 mod loading;
+mod notices;
 mod oracle;
 mod pacing;
 mod reads;

@@ -24,7 +24,7 @@ impl World {
         let (control, data) = testing::demo().await;
         let clock = Clock::start();
         let admission = Arc::new(Admission::new(&testing::config(), clock));
-        let origin = Origin::embedded(Handle::current(), control.clone());
+        let origin = Origin::embedded((Handle::current(), Handle::current()), control.clone());
         Self {
             auth: Arc::new(Authenticator::new(origin, clock, admission)),
             control,
@@ -51,10 +51,9 @@ impl World {
     }
 
     /// Makes what is remembered of a key half as old as it may be.
-    async fn age(&self, key: &str) {
-        let slot = self.auth.slot(KeyDigest::of(key));
-        let mut answer = slot.lock().await;
-        answer.as_mut().unwrap().refresh_at = Some(Time::ZERO);
+    fn age(&self, key: &str) {
+        let entry = self.auth.entry(KeyDigest::of(key).into());
+        entry.answer().as_mut().unwrap().refresh_at = Some(Time::ZERO);
     }
 }
 
@@ -72,7 +71,7 @@ async fn an_answer_that_is_half_as_old_as_it_may_be_serves_and_is_asked_for_agai
     let (status, _) = world.ask("DELETE", &path, "").await;
     assert!(status.is_success(), "{status}");
     world.authenticate(key).await.unwrap();
-    world.age(key).await;
+    world.age(key);
     world
         .authenticate(key)
         .await
@@ -94,7 +93,7 @@ async fn an_answer_that_cannot_be_had_again_serves_until_it_is_old() {
     let world = World::open().await;
     world.authenticate("demo-key").await.unwrap();
     world.control.close().await;
-    world.age("demo-key").await;
+    world.age("demo-key");
     world.authenticate("demo-key").await.unwrap();
     world.authenticate("demo-key").await.unwrap();
 }

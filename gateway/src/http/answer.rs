@@ -89,7 +89,10 @@ pub(crate) fn whole(bytes: Bytes) -> Body {
 
 /// A body that is there, charged until it is written.
 pub(crate) fn charged(bytes: Bytes, charge: Charge) -> Body {
-    Body::Held(Full::new(bytes), charge)
+    Body::Held {
+        body: Full::new(bytes),
+        _charge: charge,
+    }
 }
 
 /// The token of an `Authorization` header.

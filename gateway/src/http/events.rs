@@ -74,7 +74,7 @@ impl Push {
     async fn admit(shell: &Rc<Shell>, head: &Parts) -> Result<Self, Refusal> {
         let services = &shell.services;
         let headers = &head.headers;
-        let client = super::client(&head.extensions);
+        let client = super::visitor(&head.extensions).client;
         let caller = services
             .auth
             .authenticate(answer::token(headers), client)

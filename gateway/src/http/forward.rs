@@ -85,11 +85,12 @@ async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
         Access::Gateway => return Err(Refusal::not_found()),
         Access::Read | Access::Write | Access::Admin | Access::Platform | Access::Events => {}
     }
-    let client = super::client(&head.extensions);
+    let client = super::visitor(&head.extensions).client;
     let services = &shell.services;
     let token = answer::token(&head.headers);
     let caller = services.auth.authenticate(token, client).await?;
     let principal = caller.principal();
+    super::visitor(&head.extensions).is_of(&principal.tenant);
     check_access(endpoint.access(), &caller, &head.headers)
         .map_err(|refusal| refusal.of(&principal.tenant))?;
     let forward = services

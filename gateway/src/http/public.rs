@@ -21,7 +21,7 @@ const FRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Copies by path. As many as there are public endpoints.
 #[derive(Debug)]
-pub struct PublicDocuments {
+pub(crate) struct PublicDocuments {
     clock: Clock,
     /// Held while one is asked for: the others wait, and find it.
     copies: Mutex<HashMap<String, Copy>>,
@@ -36,7 +36,7 @@ struct Copy {
 
 impl PublicDocuments {
     /// Nothing was copied yet.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             copies: Mutex::default(),

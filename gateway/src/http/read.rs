@@ -80,13 +80,14 @@ pub(super) async fn caller<B>(shell: &Shell, request: &Request<B>) -> Result<Cal
         .auth
         .authenticate(
             answer::token(request.headers()),
-            super::client(request.extensions()),
+            super::visitor(request.extensions()).client,
         )
         .await?;
     let named = request
         .headers()
         .get("x-tenant-id")
         .and_then(|value| value.to_str().ok());
+    super::visitor(request.extensions()).is_of(&caller.principal().tenant);
     answer::check_tenant(caller.principal(), named)?;
     answer::check_read(caller.principal())?;
     Ok(caller)

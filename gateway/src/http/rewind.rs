@@ -1,26 +1,38 @@
-//! A socket whose first bytes were read already and are given once more.
+//! A socket for hyper: its first bytes were read already and are given once more, and what comes then
+//! is read in the turns of who pays for it.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::Visitor;
+use crate::shard::Shell;
+
 /// The bytes that were read, then the socket.
-#[derive(Debug)]
 pub(crate) struct Rewind {
     held: Vec<u8>,
     given: usize,
     socket: TcpStream,
+    shell: Rc<Shell>,
+    visitor: Visitor,
 }
 
 impl Rewind {
-    pub(crate) fn new(held: Vec<u8>, socket: TcpStream) -> Self {
+    pub(crate) fn new(
+        held: Vec<u8>,
+        socket: TcpStream,
+        (shell, visitor): (Rc<Shell>, Visitor),
+    ) -> Self {
         Self {
             held,
             given: 0,
             socket,
+            shell,
+            visitor,
         }
     }
 
@@ -38,7 +50,14 @@ impl AsyncRead for Rewind {
     ) -> Poll<io::Result<()>> {
         let rest = &self.held[self.given..];
         if rest.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
+            let payer = self.visitor.payer();
+            // How much there is room for does not matter: hyper's buffer is as large as a turn.
+            ready!(self.shell.poll_input_turn(&payer, context));
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+            let count = buffer.filled().len() - before;
+            self.shell.charge_read(&payer, count);
+            return Poll::Ready(Ok(()));
         }
         let count = rest.len().min(buffer.remaining());
         buffer.put_slice(&rest[..count]);

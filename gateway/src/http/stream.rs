@@ -15,21 +15,20 @@ use http_body::Frame;
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 
+use super::Upgrade;
 use super::answer::{self, Answer};
 use super::discard::discard;
-use super::rewind::Rewind;
 use crate::admission::Charge;
 use crate::refusal::Refusal;
-use crate::shard::{Arrival, BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
+use crate::shard::{BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
 
 /// A body for hyper.
 pub(crate) enum AnswerBody {
     /// All there is.
     Whole(UnsyncBoxBody<Bytes, std::convert::Infallible>),
     /// All there is, charged for as long as it is held.
-    Held(Full<Bytes>, Charge),
+    Held { body: Full<Bytes>, _charge: Charge },
     /// One frame of the core after the other.
     Stream(StreamBody),
 }
@@ -45,7 +44,7 @@ pub(crate) struct StreamBody {
 pub(super) async fn serve(
     shell: Rc<Shell>,
     request: Request<Incoming>,
-    stream: StreamRequest,
+    (stream, slot): (StreamRequest, Upgrade),
 ) -> Result<Answer, Refusal> {
     match stream.kind {
         StreamKind::Sse { .. } => {
@@ -54,7 +53,10 @@ pub(super) async fn serve(
             answer
         }
         StreamKind::WebSocket { .. } => match shell.accept_websocket(&stream) {
-            Ok(head) => Ok(upgrade(shell, request, (head, stream))),
+            Ok(head) => {
+                *slot.borrow_mut() = Some(stream);
+                Ok(switching(&head))
+            }
             Err(refusal) => {
                 discard(request.into_body());
                 Err(refusal)
@@ -95,12 +97,8 @@ async fn begin_sse(shell: Rc<Shell>, stream: &StreamRequest) -> Result<Answer, R
     Ok(answer)
 }
 
-/// Answers 101 and takes the socket over when hyper lets go of it.
-fn upgrade(
-    shell: Rc<Shell>,
-    request: Request<Incoming>,
-    (head, stream): (String, StreamRequest),
-) -> Answer {
+/// The answer 101. The socket is taken over when hyper lets go of it.
+fn switching(head: &str) -> Answer {
     let mut answer = Response::new(answer::whole(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
@@ -117,21 +115,6 @@ fn upgrade(
             headers.insert(name, value);
         }
     }
-    // The task ends with the connection.
-    tokio::task::spawn_local(async move {
-        let Ok(upgraded) = hyper::upgrade::on(request).await else {
-            return;
-        };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Rewind>>() else {
-            return;
-        };
-        let socket = parts.io.into_inner().into_socket();
-        let arrival = Arrival {
-            socket,
-            place: None,
-        };
-        shell.adopt_websocket(arrival, parts.read_buf, stream).await;
-    });
     answer
 }
 
@@ -145,7 +128,7 @@ impl http_body::Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
-            Self::Held(body, _) => Pin::new(body).poll_frame(context),
+            Self::Held { body, .. } => Pin::new(body).poll_frame(context),
             Self::Stream(stream) => stream.poll(context),
         }
     }
@@ -153,7 +136,7 @@ impl http_body::Body for AnswerBody {
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Held(body, _) => body.size_hint(),
+            Self::Held { body, .. } => body.size_hint(),
             Self::Stream(_) => http_body::SizeHint::default(),
         }
     }

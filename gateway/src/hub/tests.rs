@@ -193,10 +193,10 @@ async fn a_shard_that_takes_no_mail_hears_later_of_every_key_that_was_revoked() 
     let mut heard = Vec::new();
     for _ in 0..5 {
         while let Ok(mail) = world.boxes[0].try_recv() {
-            let Mail::AccessChanged(key) = mail else {
-                panic!("a key was expected: {mail:?}");
+            let Mail::Access(AccessChange::Grant { id, now: None }) = mail else {
+                panic!("a revocation was expected: {mail:?}");
             };
-            heard.push(key);
+            heard.push(id.digest());
         }
         world.hub.settle();
     }

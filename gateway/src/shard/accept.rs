@@ -20,7 +20,7 @@ use super::input::Payer;
 use super::socket::try_read;
 use super::stream::Arrival;
 use crate::admission::{ClientKey, Entry, Permit};
-use crate::http::{self, answer, rewind::Rewind};
+use crate::http::{self, Visitor, answer, rewind::Rewind};
 use crate::refusal::{Cause, Refusal};
 
 /// Sockets that are accepted before others get their turn. Source: arbitrary, because with their
@@ -215,8 +215,9 @@ async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first:
         First::Stream(request) => shell.take_over(arrival, request).await,
         First::Request(held) => {
             let Arrival { socket, place } = arrival;
-            http::serve(shell, client, Rewind::new(held, socket)).await;
-            drop(place);
+            let visitor = Visitor::new(client);
+            let io = Rewind::new(held, socket, (Rc::clone(&shell), visitor.clone()));
+            http::serve(shell, visitor, io, place).await;
         }
         First::Bad(refusal) => {
             shell.count(|figures| figures.bad_heads += 1);

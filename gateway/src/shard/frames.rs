@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use freshet_fanout::ConnId;
 use freshet_fanout::time::Time;
-use bytes::Bytes;
 use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::frame::{Ack, ClientFrame, FrameError, Outcome};
 use freshet_proto::limits::CLIENT_FRAME_BYTES_MAX;

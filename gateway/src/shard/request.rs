@@ -48,7 +48,7 @@ impl StreamRequest {
     /// Reads a request that hyper parsed; none if it is not a stream's.
     pub(crate) fn from_request<B>(request: &::http::Request<B>) -> Option<Self> {
         let target = request.uri().path_and_query()?.as_str();
-        let client = crate::http::client(request.extensions());
+        let client = crate::http::visitor(request.extensions()).client;
         Self::new(client, target, |name| {
             request.headers().get(name)?.to_str().ok()
         })

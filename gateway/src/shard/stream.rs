@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 use super::conns::{Sink, Written};
 use super::farewell::farewell;
 use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
+use super::input::Payer;
 use super::request::{StreamKind, StreamRequest};
 use super::socket::try_read;
 use super::{Entrance, Shell};
-use super::input::Payer;
 use crate::admission::{ClientKey, Permit};
 use crate::auth::Caller;
 use crate::http::answer;
@@ -246,7 +246,8 @@ impl Shell {
 
     /// Takes the frames that came before the core knew the connection; answers the reader, if it
     /// holds a part of another.
-    fn take_early(&self, id: ConnId, early: Early) -> Option<Box<Decoder>> {
+    fn take_early(&self, id: ConnId, mut early: Early) -> Option<Box<Decoder>> {
+        early.decoder.set_bytes_max(CLIENT_FRAME_BYTES_MAX);
         self.with_core(|core, now| {
             let frames = early.frames.iter();
             frames.for_each(|frame| core.handle_frame(now, id, frame));

@@ -272,6 +272,8 @@ pub(super) struct Client {
     /// Milliseconds of the `goaway` on this connection.
     pub(super) goaway_ms: Option<u32>,
     /// Errors, newest last.
+    /// The times of the `reauth` frames that came.
+    pub(super) reauths: Vec<u32>,
     pub(super) errors: Vec<ErrorFrame>,
     /// Frames of this connection, by kind.
     pub(super) kinds: Vec<&'static str>,
@@ -300,6 +302,7 @@ impl Client {
             follows: BTreeMap::new(),
             subs: 0,
             goaway_ms: None,
+            reauths: Vec::new(),
             errors: Vec::new(),
             kinds: Vec::new(),
             whys: Vec::new(),
@@ -420,7 +423,8 @@ impl Client {
             }
             ServerFrame::Goaway(goaway) => self.goaway_ms = Some(goaway.reconnect_ms),
             ServerFrame::Error(error) => self.on_error(error, truth),
-            ServerFrame::Hello(_) | ServerFrame::Reauth(_) => panic!("the shell says this"),
+            ServerFrame::Reauth(reauth) => self.reauths.push(reauth.within_ms),
+            ServerFrame::Hello(_) => panic!("the shell says this"),
         }
         None
     }

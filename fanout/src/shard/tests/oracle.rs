@@ -4,7 +4,7 @@ mod ops;
 
 use std::time::Duration;
 
-use freshet_proto::close::ErrorCode;
+use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::cursor::Cursor;
 use freshet_proto::envelope::PublishKind;
 use freshet_proto::filter::KeyFilter;
@@ -180,6 +180,7 @@ fn run(world: &mut World, op: &Op) {
         | Op::Reconnect { client, .. }
         | Op::Ping { client }
         | Op::Ack { client, .. }
+        | Op::WantKey { client }
         | Op::Eject { client } => {
             if !world.clients.is_empty() {
                 run_on_client(world, client % world.clients.len(), op);
@@ -247,7 +248,10 @@ fn run_on_client(world: &mut World, client: usize, op: &Op) {
                 world.send(client, &ClientFrame::Ping);
             }
         }
-        Op::Eject { .. } => world.eject(client, ErrorCode::Unauthorized),
+        Op::Eject { .. } => {
+            world.eject(client, CloseReason::Unauthorized, ErrorCode::Unauthorized);
+        }
+        Op::WantKey { .. } => world.want_key(client, 60_000),
         Op::Publish { .. }
         | Op::Storm { .. }
         | Op::Restore { .. }

@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use freshet_proto::close::ErrorCode;
+use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::cursor::Cursor;
 use freshet_proto::envelope::Published;
 use freshet_proto::filter::KeyFilter;
-use freshet_proto::frame::{Ack, ClientFrame, DeliveryMode, Outcome, Unsubscribe};
+use freshet_proto::frame::{Ack, ClientFrame, DeliveryMode, Outcome, Reauth, Unsubscribe};
 use freshet_proto::ids::{Revision, SubscriptionId};
 
 use super::client::{Client, Follow};
@@ -414,11 +414,22 @@ impl World {
     }
 
     /// The shell lets a client go.
-    pub(super) fn eject(&mut self, client: usize, code: ErrorCode) {
+    pub(super) fn eject(&mut self, client: usize, reason: CloseReason, code: ErrorCode) {
         if let Some((node, conn)) = self.conns[client] {
-            self.nodes[node].shard.handle_eject(conn, code, "a test");
+            self.nodes[node]
+                .shard
+                .handle_eject(conn, reason, code, "a test");
             self.check(node);
             self.take_closings(node);
+        }
+    }
+
+    /// The shell wants a new key of a client.
+    pub(super) fn want_key(&mut self, client: usize, within_ms: u32) {
+        if let Some((node, conn)) = self.conns[client] {
+            let reauth = Reauth { within_ms };
+            self.nodes[node].shard.handle_reauth(conn, &reauth);
+            self.check(node);
         }
     }
 

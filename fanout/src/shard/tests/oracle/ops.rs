@@ -103,6 +103,9 @@ pub(super) enum Op {
     Eject {
         client: usize,
     },
+    WantKey {
+        client: usize,
+    },
     Press {
         is_under_pressure: bool,
     },
@@ -241,6 +244,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (client(), 0..4usize, any::<bool>())
             .prop_map(|(client, nth, is_applied)| Op::Ack { client, nth, is_applied }),
         1 => client().prop_map(|client| Op::Eject { client }),
+        1 => client().prop_map(|client| Op::WantKey { client }),
         1 => any::<bool>().prop_map(|is_under_pressure| Op::Press { is_under_pressure }),
         5 => millis().prop_map(|millis| Op::Pass { millis }),
         1 => millis().prop_map(|millis| Op::Sleep { millis }),

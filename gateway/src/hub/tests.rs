@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::*;
+
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::testing;
@@ -29,12 +30,12 @@ fn channel(app: &str) -> ChannelId {
 impl World {
     async fn open(box_len: usize) -> Self {
         let (control, data) = testing::demo().await;
-        let origin = Origin::embedded(Handle::current(), control);
+        let origin = Origin::embedded((Handle::current(), Handle::current()), control);
         let clock = Clock::start();
         let admission = Arc::new(Admission::new(&testing::config(), clock));
         let auth = Arc::new(Authenticator::new(origin.clone(), clock, admission));
         let (shards, boxes) = (0..2).map(|_| mpsc::channel(box_len)).unzip();
-        let mut hub = Hub::new(origin, auth, shards, Arc::default());
+        let mut hub = Hub::new(origin, (auth, Recheck::default()), shards, Arc::default());
         hub.post.set_patience(Duration::ZERO);
         Self {
             hub,

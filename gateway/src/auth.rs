@@ -302,6 +302,11 @@ impl Authenticator {
         self.round.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The time by the process's clock.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
     /// Keys that are remembered.
     pub fn len(&self) -> usize {
         self.known.len()

@@ -4,11 +4,13 @@
 //! it holds no channel's state. The order that a shard sees is the join protocol of the design:
 //! while a channel's snapshot is on its way its events are held back, and follow the snapshot.
 
+mod absent;
+mod line;
 mod post;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use freshet_fanout::shard::{Load, LoadFailure};
 use freshet_proto::envelope::{Envelope, Event, EventBody, EventError, Published};
 use freshet_proto::ids::{ChannelId, Revision};
 use freshet_proto::snapshot::ChannelSnapshot;
+use absent::Absent;
+use line::Line;
 use post::{Post, Posted};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -81,7 +85,9 @@ pub struct Hub {
     channels: HashMap<ChannelId, Interest>,
     fetches: JoinSet<Fetched>,
     /// Channels whose fetch waits for a place; each stands here at most once.
-    waiting: VecDeque<ChannelId>,
+    line: Line,
+    /// Channels that do not exist.
+    absent: Absent,
 }
 
 /// Who needs a channel.
@@ -122,7 +128,8 @@ impl Hub {
             stats,
             channels: HashMap::new(),
             fetches: JoinSet::new(),
-            waiting: VecDeque::new(),
+            line: Line::default(),
+            absent: Absent::default(),
         }
     }
 
@@ -144,7 +151,7 @@ impl Hub {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(BEAT_EVERY) => {}
-                Some(request) = requests.recv() => self.on_request(request),
+                Some(request) = requests.recv() => self.on_request(request).await,
                 Some(fetched) = self.fetches.join_next(), if !self.fetches.is_empty() => {
                     // One that panicked has ended the process.
                     if let Ok(fetched) = fetched {
@@ -163,12 +170,17 @@ impl Hub {
             }
             self.start_fetches();
             self.stats.channels.set(self.channels.len() as u64);
+            self.stats.channels_absent.set(self.absent.len() as u64);
         }
     }
 
-    fn on_request(&mut self, request: Request) {
+    async fn on_request(&mut self, request: Request) {
         match request {
             Request::Load { shard, load } => {
+                if self.absent.contains(self.auth.now(), &load.channel) {
+                    let asking = BTreeSet::from([shard]);
+                    return self.fail(&load.channel, &asking, LoadFailure::NotFound).await;
+                }
                 let interest = self.channels.entry(load.channel.clone()).or_default();
                 interest.shards.insert(shard);
                 interest.asking.insert(shard);
@@ -197,13 +209,13 @@ impl Hub {
             interest.ask_again = true;
         } else {
             interest.is_fetching = true;
-            self.waiting.push_back(channel.clone());
+            self.line.push(channel.clone());
         }
     }
 
     fn start_fetches(&mut self) {
         while self.fetches.len() < FETCHES_MAX
-            && let Some(channel) = self.waiting.pop_front()
+            && let Some(channel) = self.line.next()
         {
             self.stats.fetches.increment(1);
             self.fetches.spawn(fetch(self.origin.clone(), channel));
@@ -211,6 +223,7 @@ impl Hub {
     }
 
     async fn on_fetched(&mut self, fetched: Fetched) {
+        self.line.end(&fetched.channel.tenant);
         let Some(interest) = self.channels.get_mut(&fetched.channel) else {
             return;
         };
@@ -247,6 +260,8 @@ impl Hub {
                 }
             }
             Ok(None) => {
+                self.absent
+                    .remember(self.auth.now(), fetched.channel.clone());
                 self.fail(&fetched.channel, &asking, LoadFailure::NotFound)
                     .await
             }
@@ -315,8 +330,11 @@ impl Hub {
 
     /// Reads an event; none if it is of a channel that no shard needs. Of such a one no more is read
     /// than whose it is.
-    fn read(&self, bytes: &[u8]) -> Result<Option<Event>, EventError> {
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<Event>, EventError> {
         let envelope = Envelope::read(bytes)?;
+        if let Some(channel) = envelope.channel() {
+            self.absent.forget(channel);
+        }
         match envelope.channel() {
             Some(channel) if !self.channels.contains_key(channel) => Ok(None),
             Some(_) | None => envelope.open().map(Some),
@@ -349,6 +367,7 @@ impl Hub {
                 return self.on_access(AccessChange::Suspended(event.tenant)).await;
             }
         };
+        self.absent.forget(&published.channel);
         let Some(interest) = self.channels.get_mut(&published.channel) else {
             self.stats.events_unneeded.increment(1);
             return;

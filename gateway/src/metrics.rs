@@ -55,6 +55,8 @@ pub struct HubStats {
     pub fetch_failures: Number,
     /// Channels that a shard needs.
     pub channels: Number,
+    /// Channels that are known not to exist.
+    pub channels_absent: Number,
     /// Events of channels that no shard needs.
     pub events_unneeded: Number,
     /// Letters that were not put into the box of a shard that takes none.

@@ -50,7 +50,7 @@ impl World {
             channel: channel(app),
             wanted: Revision::ZERO,
         };
-        self.hub.on_request(Request::Load { shard, load });
+        self.hub.on_request(Request::Load { shard, load }).await;
         self.fetch().await;
         self.snapshot(shard)
     }

@@ -320,6 +320,12 @@ fn render_ingest(text: &mut Text, hub: &HubStats, process: ProcessFigures) {
         ),
         (
             gauge,
+            "ecs_hub_channels_absent",
+            "Channels that are known not to exist.",
+            hub.channels_absent.read(),
+        ),
+        (
+            gauge,
             "bus_consumer_lag",
             "Events behind the source's end.",
             process.source_lag,

@@ -1,27 +1,32 @@
-//! What is put in from outside of the interface: an operator's first key, and the demo's data, two
-//! tenants with a storefront and keys that anyone may know.
+//! The demo's data: two tenants with a storefront, and keys that anyone may know.
 
-use freshet_proto::ids::{AppName, Environment, SetName, TenantId, TraceId};
-use freshet_proto::principal::{Edition, KeyDigest, Scope};
+use freshet_proto::grant::{GrantId, Standing};
+use freshet_proto::ids::{AppName, Environment, SetName, TenantId};
+use freshet_proto::principal::{KeyDigest, Scope};
 
-use crate::WriteError;
 use crate::document::PublishBody;
-use crate::error::SeedError;
-use crate::limits::RELAY_BACKOFF_MIN;
+use crate::error::{SeedError, StoreError, WriteError};
 use crate::plane::ControlPlane;
-use crate::writer::{Actor, IfExists, NewKey, Op, Request, TenantStatus};
+use crate::seed;
+use crate::writer::platform::PLATFORM;
+use crate::writer::{Actor, IfExists, NewKey, Op};
 
 /// What both tenants have: a list of publishes.
 const VALUES: &str = include_str!("demo/values.json");
 /// What only the first one has.
 const MORE: &str = include_str!("demo/more.json");
 
-/// The tenant that platform keys belong to.
-const PLATFORM: &str = "platform";
-/// Digits of a key's digest that name it. Source: arbitrary, because an operator has few keys.
-const KEY_ID_DIGITS: usize = 12;
 /// The tenants of the demo.
 const TENANTS: [&str; 2] = ["demo", "demo2"];
+const GATEWAY_KEY: &str = "demo-gateway-key";
+const ADMIN_KEY: &str = "demo-admin-key";
+/// Every key that the demo makes: whose it is, and its secret.
+const DEMO_KEYS: [(&str, &str); 4] = [
+    (TENANTS[0], "demo-key"),
+    (TENANTS[1], "demo2-key"),
+    (PLATFORM, GATEWAY_KEY),
+    (PLATFORM, ADMIN_KEY),
+];
 
 impl ControlPlane {
     /// Adds the demo's tenants, values and keys. Once they are there, values that were edited stay
@@ -50,62 +55,49 @@ impl ControlPlane {
         self.seed(&platform, || Op::MarkSeeded).await
     }
 
-    /// Makes sure that a key with this secret stands for the platform: how an operator gets a first
-    /// key, and a gateway of its own process its key. A key that was revoked stays revoked.
+    /// Whether keys of the demo, which everyone knows, open something here.
     ///
     /// # Errors
     ///
-    /// [`SeedError`] if the store does not take it.
-    pub async fn ensure_platform_key(
-        &self,
-        secret: &str,
-        scopes: &[Scope],
-    ) -> Result<(), SeedError> {
-        self.seed_enterprise(PLATFORM).await?;
-        let digest = KeyDigest::of(secret);
-        let text = digest.to_string();
-        let key = || {
-            Op::CreateKey(NewKey {
-                id: format!("platform-{}", &text[..KEY_ID_DIGITS]),
-                digest,
-                name: "of the operator".to_owned(),
-                scopes: scopes.to_vec(),
-                if_exists: IfExists::Keep,
-            })
-        };
-        self.seed(&seeder(PLATFORM)?, key).await
+    /// [`StoreError`]: it is not known.
+    pub async fn holds_demo_keys(&self) -> Result<bool, StoreError> {
+        let ids: Vec<GrantId> = DEMO_KEYS
+            .map(|(_, secret)| KeyDigest::of(secret).into())
+            .into();
+        let standings = self.standings(&ids).await?;
+        Ok(standings.iter().any(|standing| match standing {
+            // A tenant that is suspended may be active tomorrow.
+            Standing::Granted(_) | Standing::Suspended => true,
+            Standing::Unknown => false,
+        }))
     }
 
-    /// A tenant of the largest edition, if it is not there.
-    async fn seed_enterprise(&self, name: &str) -> Result<(), SeedError> {
-        let tenant = TenantId::new(name)?;
-        let known = self.readers().tenant(&tenant).await;
-        if known.map_err(WriteError::Store)?.is_some() {
-            return Ok(());
-        }
-        let (edition, status) = (Edition::Enterprise, TenantStatus::Active);
-        let op = || Op::PutTenant {
-            tenant: tenant.clone(),
-            edition,
-            status,
-        };
-        self.seed(&seeder(PLATFORM)?, op).await
+    /// Removes the demo's keys, and tells the gateways; tenants and values stay.
+    ///
+    /// # Errors
+    ///
+    /// [`SeedError`]; then all of them are there.
+    pub async fn forget_demo_keys(&self) -> Result<(), SeedError> {
+        let digests = || DEMO_KEYS.map(|(_, secret)| KeyDigest::of(secret)).into();
+        self.seed(&seeder(PLATFORM)?, || Op::ForgetKeys(digests()))
+            .await
     }
 
     async fn seed_keys(&self) -> Result<(), SeedError> {
-        for name in TENANTS {
+        for (name, secret) in DEMO_KEYS {
             let tenant = TenantId::new(name)?;
-            let scopes = vec![
-                Scope::Read(tenant.clone()),
-                Scope::Write(tenant.clone()),
-                Scope::Admin(tenant),
-            ];
-            self.seed_key(name, &format!("{name}-key"), scopes).await?;
+            let scopes = match secret {
+                GATEWAY_KEY => vec![Scope::Gateway],
+                ADMIN_KEY => vec![Scope::Platform],
+                _ => vec![
+                    Scope::Read(tenant.clone()),
+                    Scope::Write(tenant.clone()),
+                    Scope::Admin(tenant),
+                ],
+            };
+            self.seed_key(name, secret, scopes).await?;
         }
-        self.seed_key(PLATFORM, "demo-gateway-key", vec![Scope::Gateway])
-            .await?;
-        self.seed_key(PLATFORM, "demo-admin-key", vec![Scope::Platform])
-            .await
+        Ok(())
     }
 
     /// A key whose id is its secret: it is the demo's.
@@ -121,6 +113,7 @@ impl ControlPlane {
                 digest: KeyDigest::of(secret),
                 name: "of the demo".to_owned(),
                 scopes: scopes.clone(),
+                not_after: None,
                 if_exists: IfExists::Keep,
             })
         };
@@ -185,28 +178,8 @@ impl ControlPlane {
         }
         Ok(())
     }
-
-    async fn seed(&self, actor: &Actor, op: impl Fn() -> Op) -> Result<(), SeedError> {
-        loop {
-            let request = Request {
-                actor: actor.clone(),
-                idempotency: None,
-                op: op(),
-            };
-            match self.write(request).await {
-                Ok(_) => return Ok(()),
-                Err(WriteError::Busy) => tokio::time::sleep(RELAY_BACKOFF_MIN).await,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 fn seeder(tenant: &str) -> Result<Actor, SeedError> {
-    Ok(Actor {
-        id: "demo".to_owned(),
-        kind: "system",
-        tenant: TenantId::new(tenant)?,
-        trace: TraceId::new("demo")?,
-    })
+    seed::seeder("demo", tenant)
 }

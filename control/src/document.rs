@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 pub(crate) use admin::{
     AppBody, ChannelList, CreatedItem, EnvironmentBody, GrantsBody, ItemList, KeyAnswer, KeyBody,
-    KeyItem, KeyList, LayerAnswer, LayersAnswer, SetBody, TenantBody, TenantItem, TenantList,
+    KeyItem, KeyList, KeyPatch, LayerAnswer, LayersAnswer, SetBody, TenantBody, TenantItem,
+    TenantList,
 };
 pub(crate) use answers::{
     AuditAnswer, AuditItem, ChannelAnswer, DiffAnswer, DiffChange, DraftAnswer, HeadAnswer,

@@ -155,6 +155,21 @@ pub enum WriteError {
     /// The draft has been published.
     #[error("the draft is published; make a new one")]
     DraftClosed,
+    /// The key was revoked, which is for good.
+    #[error("the key is revoked; make a new one")]
+    KeyRevoked,
+    /// No key that lasts would have the platform any more.
+    #[error(
+        "it is the last key with ecs:admin:platform that is active and has no end; give another \
+         key the scope first"
+    )]
+    LastPlatformKey,
+    /// The tenant of the operator's and the gateways' keys.
+    #[error(
+        "the tenant `platform` holds the keys of the operator and of all gateways; revoke \
+        single keys of it instead"
+    )]
+    PlatformTenant,
     /// The request was understood and breaks rules.
     #[error("the change breaks {} rules", violations.len())]
     Invalid {
@@ -187,6 +202,9 @@ impl WriteError {
             Self::Stale { .. } => "if_match.stale",
             Self::NotOneChannel => "if_match.not_one_channel",
             Self::DraftClosed => "draft.closed",
+            Self::KeyRevoked => "key.revoked",
+            Self::LastPlatformKey => "platform.last_key",
+            Self::PlatformTenant => "platform.not_suspendable",
             Self::Invalid { .. } => "change.invalid",
             Self::KeyReused => "idempotency_key.reused",
             Self::Busy => "writer.busy",

@@ -4,7 +4,7 @@ pub(crate) mod channels;
 pub(crate) mod directory;
 pub(crate) mod journal;
 pub(crate) mod keys;
-mod rows;
+pub(crate) mod rows;
 mod schema;
 
 use std::fs::{File, OpenOptions, TryLockError};

@@ -10,9 +10,11 @@ pub(crate) mod drafts;
 mod imports;
 mod keys;
 mod op;
+pub(crate) mod platform;
 mod publish;
 mod record;
 mod rollback;
+mod tenants;
 mod topology;
 
 use std::fs::File;
@@ -25,7 +27,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use op::{
-    Actor, Answer, Idempotency, IfExists, IfMatch, NewKey, Op, Progress, Reply, Request,
+    Actor, Answer, Idempotency, IfExists, IfMatch, KeyChange, NewKey, Op, Progress, Reply, Request,
     TenantStatus, etag,
 };
 

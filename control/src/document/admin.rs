@@ -6,7 +6,7 @@ use freshet_proto::ids::{Key, TenantId};
 use freshet_proto::principal::Edition;
 use freshet_proto::timestamp::Timestamp;
 use freshet_proto::value::Value;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::ChannelAnswer;
@@ -20,8 +20,8 @@ pub(crate) struct TenantBody {
     pub(crate) tenant_id: String,
     /// `free`, `pro` or `enterprise`.
     pub(crate) edition: String,
-    /// `active` or `suspended`; active if it is not named. The keys of a suspended tenant open
-    /// nothing.
+    /// `active` or `suspended`; if it is not named, a tenant keeps its own, and a new one is active.
+    /// The keys of a suspended tenant open nothing.
     #[serde(default)]
     pub(crate) status: Option<String>,
 }
@@ -52,12 +52,39 @@ pub(crate) struct AppBody {
 
 /// What `POST /v1/keys` says.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct KeyBody {
     /// A line for people. At most 256 bytes.
     pub(crate) name: String,
     /// What it may do: `ecs:read:{tenant}`, `ecs:write:{tenant}`, `ecs:admin:{tenant}`.
     pub(crate) scopes: Vec<String>,
+    /// When it ends by itself; a time to come, as in 2025-08-24T08:21:12Z.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) not_after: Option<Timestamp>,
+}
+
+/// What `PATCH /v1/keys/{id}` says. What is left out stays.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct KeyPatch {
+    /// Another line for people. At most 256 bytes.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// All that it may do from now on.
+    #[serde(default)]
+    pub(crate) scopes: Option<Vec<String>>,
+    /// When it ends by itself; a time to come, or null for never.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) not_after: Option<Option<Timestamp>>,
+}
+
+/// Tells null from what is left out.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// What `POST /v1/internal/grants` says; only its description, the contract has the type.
@@ -119,7 +146,7 @@ pub(crate) struct ChannelList {
     pub(crate) channels: Vec<ChannelAnswer>,
 }
 
-/// A new key. This is the only time that its secret is shown.
+/// A key. Only the answer to its creation shows its secret.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyAnswer {
@@ -129,6 +156,10 @@ pub(crate) struct KeyAnswer {
     pub(crate) name: String,
     /// What it may do.
     pub(crate) scopes: Vec<String>,
+    /// When it ends by itself.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<Timestamp>,
     /// What to send as `Authorization: Bearer`. It is not stored, so a replay of the request does
     /// not have it.
     #[serde(skip_serializing_if = "Option::is_none")]

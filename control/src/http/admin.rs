@@ -46,8 +46,9 @@ pub(super) async fn put_tenant(
         fields.refuse("field.invalid", "edition", message);
     }
     let status = match body.status.as_deref() {
-        None | Some("active") => Some(TenantStatus::Active),
-        Some("suspended") => Some(TenantStatus::Suspended),
+        None => Some(None),
+        Some("active") => Some(Some(TenantStatus::Active)),
+        Some("suspended") => Some(Some(TenantStatus::Suspended)),
         Some(_) => {
             let message = "a status is active or suspended".to_owned();
             fields.refuse("field.invalid", "status", message);

@@ -14,10 +14,10 @@ use super::drafts::new_name;
 use super::problem::ApiError;
 use super::routes::Access;
 use crate::change::violation;
-use crate::document::{KeyAnswer, KeyBody, KeyItem, KeyList, check_note};
+use crate::document::{KeyAnswer, KeyBody, KeyItem, KeyList, KeyPatch, check_note};
 use crate::plane::ControlPlane;
 use crate::signing::random;
-use crate::writer::{Answer, IfExists, NewKey, Op};
+use crate::writer::{Answer, IfExists, KeyChange, NewKey, Op};
 
 /// Bytes of a secret. Source: 256 bits, as many as its digest has.
 const SECRET_BYTES: usize = 32;
@@ -53,12 +53,14 @@ pub(super) async fn create(
         digest: KeyDigest::of(&secret),
         name: body.name.clone(),
         scopes,
+        not_after: body.not_after,
         if_exists: IfExists::Refuse,
     };
     let shown = KeyAnswer {
         key_id: key.id.clone(),
         name: body.name,
         scopes: body.scopes,
+        not_after: body.not_after,
         secret: Some(secret),
     };
     let answer = plane
@@ -68,6 +70,37 @@ pub(super) async fn create(
         return Ok(answer);
     }
     Ok(Answer::json(Answer::CREATED, &shown))
+}
+
+pub(super) async fn change(
+    State(plane): State<ControlPlane>,
+    caller: Caller,
+    Segment(id): Segment,
+    Json { value: patch, raw }: Json<KeyPatch>,
+) -> Result<Answer, ApiError> {
+    check_note("name", patch.name.as_deref())?;
+    if patch.name.is_none() && patch.scopes.is_none() && patch.not_after.is_none() {
+        let message = "name a scope, a name or an end".to_owned();
+        return Err(vec![violation("changes.empty", String::new(), message)].into());
+    }
+    may_give(&plane, &caller, &id).await?;
+    let given = patch.scopes.as_deref();
+    let change = KeyChange {
+        name: patch.name.clone(),
+        scopes: given.map(|texts| scopes(&caller, texts)).transpose()?,
+        not_after: patch.not_after,
+    };
+    let op = Op::ChangeKey { id, change };
+    Ok(plane.write(caller.request(op, &raw)).await?)
+}
+
+/// Who changes a key must be able to give the scopes that it has: else a tenant's administrator
+/// could prolong a key of the platform.
+async fn may_give(plane: &ControlPlane, caller: &Caller, id: &str) -> Result<(), ApiError> {
+    let keys = plane.readers().keys(&caller.tenant).await?;
+    let key = keys.into_iter().find(|key| key.key_id == id);
+    let key = key.ok_or_else(|| ApiError::missing("key", id))?;
+    scopes(caller, &key.scopes).map(drop)
 }
 
 pub(super) async fn revoke(

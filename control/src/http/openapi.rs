@@ -40,6 +40,7 @@ use crate::document;
     document::ItemList,
     document::ChannelList,
     document::KeyBody,
+    document::KeyPatch,
     document::KeyAnswer,
     document::KeyList,
     document::GrantsBody,

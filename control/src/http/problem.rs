@@ -149,6 +149,9 @@ impl From<WriteError> for ApiError {
             }
             WriteError::NotOneChannel => (StatusCode::BAD_REQUEST, "If-Match is not possible here"),
             WriteError::DraftClosed => (StatusCode::CONFLICT, "The draft is published"),
+            WriteError::KeyRevoked => (StatusCode::CONFLICT, "The key is revoked"),
+            WriteError::LastPlatformKey => (StatusCode::CONFLICT, "Nobody would have the platform"),
+            WriteError::PlatformTenant => (StatusCode::CONFLICT, "It cannot be suspended"),
             WriteError::Invalid { violations } => return Self::invalid(violations),
             WriteError::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,

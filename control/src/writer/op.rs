@@ -4,6 +4,7 @@ use freshet_proto::cursor::Cursor;
 use freshet_proto::envelope::PublishKind;
 use freshet_proto::ids::{AppName, ChannelId, Environment, Revision, SetName, TenantId, TraceId};
 use freshet_proto::principal::{Edition, KeyDigest, Scope};
+use freshet_proto::timestamp::Timestamp;
 use serde::Serialize;
 
 use crate::change::{Changes, Target};
@@ -90,7 +91,8 @@ pub(crate) enum Op {
     PutTenant {
         tenant: TenantId,
         edition: Edition,
-        status: TenantStatus,
+        /// None: it keeps the one that it has.
+        status: Option<TenantStatus>,
     },
     CreateEnvironment {
         environment: Environment,
@@ -106,9 +108,16 @@ pub(crate) enum Op {
         if_exists: IfExists,
     },
     CreateKey(NewKey),
+    ChangeKey {
+        id: String,
+        change: KeyChange,
+    },
     RevokeKey {
         id: String,
     },
+    /// Each role and the key that has it.
+    PutOperatorKeys(Vec<(Scope, KeyDigest)>),
+    ForgetKeys(Vec<KeyDigest>),
     StartImport {
         id: String,
         total: usize,
@@ -124,7 +133,18 @@ pub(crate) struct NewKey {
     pub(crate) digest: KeyDigest,
     pub(crate) name: String,
     pub(crate) scopes: Vec<Scope>,
+    /// When it ends by itself.
+    pub(crate) not_after: Option<Timestamp>,
     pub(crate) if_exists: IfExists,
+}
+
+/// What changes of a key; what is none stays.
+#[derive(Debug)]
+pub(crate) struct KeyChange {
+    pub(crate) name: Option<String>,
+    pub(crate) scopes: Option<Vec<Scope>>,
+    /// None within: it has no end any more.
+    pub(crate) not_after: Option<Option<Timestamp>>,
 }
 
 /// How far an import is.

@@ -1,4 +1,4 @@
-//! Tenants, environments, sets and apps, and the channels that come with them.
+//! Environments, sets and apps, and the channels that come with them.
 //!
 //! A channel exists for each environment of a tenant and each app of its sets. It is made with its
 //! first revision, which holds what the wider layers say.
@@ -12,7 +12,7 @@ use sqlx::Row as _;
 
 use super::Tx;
 use super::cache::Resolved;
-use super::op::{Actor, Answer, IfExists, TenantStatus};
+use super::op::{Actor, Answer, IfExists};
 use super::publish::{How, channel_id};
 use super::record::Audited;
 use crate::change::{Target, violation};
@@ -24,54 +24,6 @@ use crate::store::channels::edition;
 use crate::store::{millis, number, parsed};
 
 impl Tx<'_> {
-    /// Creates a tenant, or gives one another edition or status. Another edition is another layer,
-    /// so each of the tenant's channels is resolved anew.
-    pub(super) async fn put_tenant(
-        &mut self,
-        actor: &Actor,
-        tenant: &TenantId,
-        (edition, status): (Edition, TenantStatus),
-    ) -> Result<Answer, WriteError> {
-        let known = self.edition_of(tenant).await?;
-        sqlx::query(
-            "INSERT INTO tenants (tenant, edition, status, created_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET edition = excluded.edition, status = excluded.status",
-        )
-        .bind(tenant.as_str())
-        .bind(edition.as_str())
-        .bind(status.as_str())
-        .bind(millis(self.now))
-        .execute(&mut *self.conn)
-        .await?;
-        self.effects.access_changed = true;
-        let action = if known.is_some() { "update" } else { "create" };
-        let line = Audited::plain(&actor.tenant, format!("tenant:{tenant}"), action);
-        self.audit(actor, line).await?;
-        let mut channels = Vec::new();
-        if known.is_some_and(|known| known != edition) {
-            for channel in self.channels_of(tenant).await? {
-                let state = self.load(&channel).await?;
-                let state = Resolved { edition, ..state };
-                channels.extend(self.resolve_anew(&channel, state, actor).await?);
-                // It has another edition now, even where no value changed: not true if undone.
-                let state = self.load(&channel).await?;
-                self.cache.put_changed(&channel, state);
-            }
-        }
-        let status = if known.is_some() {
-            Answer::OK
-        } else {
-            Answer::CREATED
-        };
-        Ok(Answer::json(
-            status,
-            &ChannelList {
-                name: tenant.to_string(),
-                channels,
-            },
-        ))
-    }
-
     pub(super) async fn create_environment(
         &mut self,
         actor: &Actor,
@@ -223,7 +175,7 @@ impl Tx<'_> {
         })
     }
 
-    async fn need_tenant(&mut self, tenant: &TenantId) -> Result<(), WriteError> {
+    pub(super) async fn need_tenant(&mut self, tenant: &TenantId) -> Result<(), WriteError> {
         match self.edition_of(tenant).await? {
             Some(_) => Ok(()),
             None => Err(WriteError::Missing {
@@ -274,7 +226,10 @@ impl Tx<'_> {
         Ok(known.is_some())
     }
 
-    async fn edition_of(&mut self, tenant: &TenantId) -> Result<Option<Edition>, StoreError> {
+    pub(super) async fn edition_of(
+        &mut self,
+        tenant: &TenantId,
+    ) -> Result<Option<Edition>, StoreError> {
         let row = sqlx::query("SELECT edition FROM tenants WHERE tenant = ?1")
             .bind(tenant.as_str())
             .fetch_optional(&mut *self.conn)
@@ -282,7 +237,10 @@ impl Tx<'_> {
         row.map(|row| edition(&row, 0)).transpose()
     }
 
-    async fn channels_of(&mut self, tenant: &TenantId) -> Result<Vec<ChannelId>, StoreError> {
+    pub(super) async fn channels_of(
+        &mut self,
+        tenant: &TenantId,
+    ) -> Result<Vec<ChannelId>, StoreError> {
         let rows = sqlx::query(
             "SELECT tenant, environment, set_name, app FROM channels WHERE tenant = ?1
              ORDER BY set_name, environment, app",
@@ -349,7 +307,7 @@ impl Tx<'_> {
     }
 
     /// Resolves every key of a channel from all layers.
-    async fn resolve_anew(
+    pub(super) async fn resolve_anew(
         &mut self,
         channel: &ChannelId,
         state: Resolved,

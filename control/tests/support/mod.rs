@@ -5,15 +5,18 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use freshet_control::{ControlOptions, ControlPlane};
+use freshet_control::{ControlOptions, ControlPlane, EventSink, OutboxEvent, SinkError};
+use freshet_proto::envelope::Event;
 use freshet_proto::ids::{AppName, ChannelId, Environment, SetName, TenantId};
 use freshet_proto::timestamp::Timestamp;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// 2025-08-24T08:21:12Z and a millisecond more at each look.
@@ -188,4 +191,41 @@ pub(crate) fn channel(tenant: &str) -> ChannelId {
 /// A publish to the small tenant's channel.
 pub(crate) fn corner(changes: Json) -> Json {
     json!({"environment": "prod", "set": "corner", "app": "web", "changes": changes})
+}
+
+/// Takes what waits in the outbox, as the relay delivers it.
+pub(crate) async fn events(plane: &ControlPlane) -> Vec<Event> {
+    let count = plane.outbox_depth();
+    if count == 0 {
+        return Vec::new();
+    }
+    let (stop, events) = (CancellationToken::new(), Arc::default());
+    let sink = Collect {
+        events: Arc::clone(&events),
+        count,
+        stop: stop.clone(),
+    };
+    plane.relay(sink, stop).await.unwrap();
+    std::mem::take(&mut *events.lock().unwrap())
+}
+
+/// A sink that keeps events and stops the relay when it has enough.
+struct Collect {
+    events: Arc<Mutex<Vec<Event>>>,
+    count: u64,
+    stop: CancellationToken,
+}
+
+impl EventSink for Collect {
+    async fn deliver(&mut self, events: &[OutboxEvent]) -> Result<(), SinkError> {
+        let mut all = self.events.lock().unwrap();
+        let decoded = events
+            .iter()
+            .map(|event| Event::decode(&event.payload).unwrap());
+        all.extend(decoded);
+        if all.len() as u64 >= self.count {
+            self.stop.cancel();
+        }
+        Ok(())
+    }
 }

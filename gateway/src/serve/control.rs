@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use freshet_control::{ControlOptions, ControlPlane, EventSink, KafkaSink, RelayError};
-use freshet_proto::principal::Scope;
+use freshet_control::{
+    ControlOptions, ControlPlane, EventSink, KafkaSink, OperatorKeys, RelayError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
 use super::port::{CONTROL_CONNECTIONS_MAX, Port, PortStats};
-use crate::config::{Config, SourceChoice};
+use crate::config::{Config, Secret, SourceChoice};
 use crate::source::{EmbeddedSource, embedded};
 use crate::supervise::{Lifeline, Supervisor};
 
@@ -27,14 +28,11 @@ pub(super) async fn open(config: &Config) -> Result<ControlPlane, ServeError> {
     if config.demo {
         control.seed_demo().await?;
     }
-    for (key, scope) in [
-        (&config.admin_key, Scope::Platform),
-        (&config.control_key, Scope::Gateway),
-    ] {
-        if let Some(key) = key {
-            control.ensure_platform_key(key.reveal(), &[scope]).await?;
-        }
-    }
+    let keys = OperatorKeys {
+        admin: config.admin_key.as_ref().map(Secret::reveal),
+        gateway: config.control_key.as_ref().map(Secret::reveal),
+    };
+    control.ensure_operator_keys(keys).await?;
     Ok(control)
 }
 

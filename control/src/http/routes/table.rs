@@ -165,6 +165,9 @@ pub(in crate::http) static ENDPOINTS: &[Endpoint] = &[
     served!(POST "/v1/keys", Admin, keys::create,
         "Creates an API key; shows its secret this once.")
         .takes("KeyBody").answers(201, "KeyAnswer"),
+    served!(PATCH "/v1/keys/{id}", Admin, keys::change,
+        "Changes an API key's scopes, name or end; who shows it is treated so at once.")
+        .takes("KeyPatch").answers(200, "KeyAnswer"),
     served!(DELETE "/v1/keys/{id}", Admin, keys::revoke,
         "Revokes an API key."),
     served!(GET "/v1/keys/signing", Public, keys::signing,

@@ -277,9 +277,12 @@ impl World {
         self.goaways.extend(self.clients[client].goaway_ms);
         for (sub, wanted) in reads {
             let follow = &self.clients[client].follows[&sub];
-            let channel = &self.truth[follow.channel].id;
-            let body = self.nodes[node].shard.body(channel, &follow.filter);
-            let body = body.expect("a channel that is followed is in memory");
+            let history = &self.truth[follow.channel];
+            let body = self.nodes[node].shard.body(&history.id, &follow.filter);
+            let Some(body) = body else {
+                assert!(history.was_denied, "a channel that is followed is in memory");
+                continue;
+            };
             self.clients[client].on_read(sub, wanted, &body, &self.truth);
         }
     }

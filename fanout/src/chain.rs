@@ -58,6 +58,21 @@ impl Chain {
         self.last = number;
     }
 
+    /// Adds a number that stands in no chain of these links, before all others.
+    pub(crate) fn push_front(&mut self, links: &mut Links, number: u32) {
+        let first = self.first;
+        self.push_back(links, number);
+        if first != NONE {
+            self.remove(links, number);
+            links.0[number as usize] = Link {
+                before: NONE,
+                after: first,
+            };
+            links.0[first as usize].before = number;
+            self.first = number;
+        }
+    }
+
     /// Takes out a number that stands in this chain.
     pub(crate) fn remove(&mut self, links: &mut Links, number: u32) {
         let Link { before, after } = links.0[number as usize];
@@ -111,7 +126,7 @@ mod tests {
         /// The peer is a `VecDeque` for each of two chains over the same links.
         #[test]
         fn chains_hold_what_plain_queues_hold(
-            ops in prop::collection::vec((0..5u8, 0..2usize, 0..12u32), 0..200),
+            ops in prop::collection::vec((0..6u8, 0..2usize, 0..12u32), 0..200),
         ) {
             let mut links = Links::default();
             let mut chains = [Chain::default(), Chain::default()];
@@ -123,6 +138,10 @@ mod tests {
                     0 | 1 if is_free => {
                         chain.push_back(&mut links, number);
                         peer.push_back(number);
+                    }
+                    5 if is_free => {
+                        chain.push_front(&mut links, number);
+                        peer.push_front(number);
                     }
                     2 => prop_assert_eq!(chain.pop_front(&mut links), peer.pop_front()),
                     3 => {

@@ -1,8 +1,10 @@
 //! A frame in its final bytes, shared by all who get it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use freshet_proto::cursor::Cursor;
@@ -37,31 +39,77 @@ pub struct Frame(Rc<Inner>);
 struct Inner {
     bytes: Bytes,
     cursor: Option<Cursor>,
-    /// Bytes of all frames of the shard that are alive.
-    alive_bytes: Rc<Cell<usize>>,
+}
+
+/// The bytes of a frame, counted until the last who holds a part of them lets go: a view, a socket
+/// that has not taken all, hyper.
+struct Counted {
+    bytes: Vec<u8>,
+    ledger: Arc<Ledger>,
+}
+
+/// Bytes of all frames of the shard that are alive. One thread writes it; it is atomic because
+/// [`Bytes`] may be sent to another.
+#[derive(Debug, Default)]
+struct Ledger {
+    // Relaxed everywhere: it is a count, and orders nothing else.
+    alive_bytes: AtomicUsize,
 }
 
 /// Makes frames, counts them, and knows how many of their bytes are alive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FrameGauge {
-    alive_bytes: Rc<Cell<usize>>,
+    ledger: Arc<Ledger>,
+    /// How many may be alive before something is done about it.
+    bytes_max: usize,
     encodes: Cell<u64>,
+    /// Views that frames were made for since it was looked at.
+    made_for: RefCell<Vec<u32>>,
 }
 
 impl FrameGauge {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            ledger: Arc::default(),
+            bytes_max,
+            encodes: Cell::new(0),
+            made_for: RefCell::default(),
+        }
+    }
+
+    /// A frame that a view may remember.
+    pub(crate) fn frame_for(&self, view: u32, bytes: Vec<u8>, cursor: Option<Cursor>) -> Frame {
+        self.made_for.borrow_mut().push(view);
+        self.frame(bytes, cursor)
+    }
+
+    /// A view that a frame was made for; each as often as it was.
+    pub(crate) fn pop_made_for(&self) -> Option<u32> {
+        self.made_for.borrow_mut().pop()
+    }
+
     pub(crate) fn frame(&self, bytes: Vec<u8>, cursor: Option<Cursor>) -> Frame {
         self.encodes.set(self.encodes.get() + 1);
-        self.alive_bytes.set(self.alive_bytes.get() + bytes.len());
-        let alive_bytes = Rc::clone(&self.alive_bytes);
+        self.ledger
+            .alive_bytes
+            .fetch_add(bytes.len(), Ordering::Relaxed);
+        let counted = Counted {
+            bytes,
+            ledger: Arc::clone(&self.ledger),
+        };
         Frame(Rc::new(Inner {
-            bytes: bytes.into(),
+            bytes: Bytes::from_owner(counted),
             cursor,
-            alive_bytes,
         }))
     }
 
     pub(crate) fn alive_bytes(&self) -> usize {
-        self.alive_bytes.get()
+        self.ledger.alive_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether more are alive than may be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.alive_bytes() > self.bytes_max
     }
 
     pub(crate) fn encodes(&self) -> u64 {
@@ -70,7 +118,8 @@ impl FrameGauge {
 }
 
 impl Frame {
-    /// The bytes to write.
+    /// The bytes to write. They are counted among those that are alive as long as anyone holds them
+    /// or a part of them.
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
     }
@@ -95,9 +144,16 @@ impl fmt::Debug for Frame {
     }
 }
 
-impl Drop for Inner {
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.alive_bytes
-            .set(self.alive_bytes.get() - self.bytes.len());
+        self.ledger
+            .alive_bytes
+            .fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }

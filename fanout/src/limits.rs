@@ -21,9 +21,10 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How long a connection may be without a subscription.
     pub idle_timeout: Duration,
-    /// How long a client may leave a frame untaken.
+    /// How long a client may leave a frame untaken; who takes 64 KiB of it has as long again.
     pub stall_timeout: Duration,
-    /// Bytes of frames that are alive at once; above it a client that stops reading is let go.
+    /// Bytes of frames that are alive at once; above it views remember none, and clients that do not
+    /// read are let go, who left a frame untaken for longest first.
     pub frame_bytes_max: usize,
 }
 

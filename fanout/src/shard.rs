@@ -116,8 +116,8 @@ pub struct Shard {
     wheel: Wheel<ConnId>,
     drain: Option<expiry::Drain>,
     batch_number: u32,
-    /// The batch in which the views last dropped their frames.
-    forgot_in_batch: Option<u32>,
+    remembering: pressure::Remembering,
+    blocked: pressure::Blocked,
     /// Channels with a pass under way.
     passes_under_way: u32,
     /// The process has used up its memory budget.
@@ -213,6 +213,7 @@ enum Timer {
 impl Shard {
     /// A shard without connections. `now` is where its clock stands.
     pub fn new(settings: Settings, now: Time) -> Self {
+        let gauge = FrameGauge::new(settings.frame_bytes_max);
         Self {
             settings,
             conns: Slab::new(),
@@ -230,7 +231,8 @@ impl Shard {
             wheel: Wheel::new(now),
             drain: None,
             batch_number: 0,
-            forgot_in_batch: None,
+            remembering: pressure::Remembering::default(),
+            blocked: pressure::Blocked::default(),
             passes_under_way: 0,
             is_under_pressure: false,
             ended_passes: Vec::new(),
@@ -239,15 +241,9 @@ impl Shard {
             closings: VecDeque::new(),
             #[cfg(test)]
             patience: crate::schedule::tests::Patience::default(),
-            gauge: FrameGauge::default(),
+            gauge,
             counters: Counters::default(),
         }
-    }
-
-    /// The next connection to let go. At most one for each connection. Take the batches first: the
-    /// last write to a connection that leaves in a drain stands in one.
-    pub fn poll_close(&mut self) -> Option<Closing> {
-        self.closings.pop_front()
     }
 
     /// The next channel nobody here needs any more. At most one for each channel, and none that is

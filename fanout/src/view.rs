@@ -4,6 +4,7 @@ use freshet_proto::cursor::Cursor;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{DeliveryMode, ResumeMode};
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
+use freshet_proto::limits::SNAPSHOT_CHUNK_BYTES;
 
 use crate::channel::Channel;
 use crate::encode::{Start, Writer, route, sees_change};
@@ -13,6 +14,10 @@ use crate::schedule::Lane;
 /// Frames a view remembers. Source: arbitrary, because the usual case is one group of subscribers
 /// on two wires, each with an update and a bookmark; a stray cursor is encoded once per pass.
 const MEMO_MAX: usize = 16;
+
+/// Frames above this are forgotten before others when there are too many. Source: arbitrary, because
+/// it is what a chunk of a snapshot holds; sent once, such a frame has paid for being made.
+const LARGE_BYTES: usize = SNAPSHOT_CHUNK_BYTES;
 
 /// One entry in so many may stand out of order. Source: arbitrary, because sorting 10,000 takes
 /// about as long as 100 writes.
@@ -40,6 +45,20 @@ pub(crate) struct View {
     /// The pass under way. While there is one the view stands in its tenant's line.
     pub(crate) pass: Option<Pass>,
     memo: Memo,
+    /// Its place among the views that remember frames.
+    pub(crate) shelf: Shelf,
+}
+
+/// Where a view stands among those that remember frames, which are made to forget from the front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shelf {
+    /// It remembers nothing.
+    #[default]
+    Off,
+    /// It remembers frames.
+    Back,
+    /// It remembers a large one, which is worth more than it costs to make it again.
+    Front,
 }
 
 /// How far a pass over a view's entries has come.
@@ -103,6 +122,8 @@ struct Memo {
     items: Vec<(MemoKey, Option<Update>)>,
     next_out: usize,
     last_hit: usize,
+    /// Where the frames belong.
+    shelf: Shelf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +144,7 @@ pub(crate) struct Update {
 
 /// What a view needs from around it to make frames.
 pub(crate) struct Studio<'a> {
+    pub(crate) view: u32,
     pub(crate) id: &'a ChannelId,
     pub(crate) channel: &'a Channel,
     pub(crate) gauge: &'a FrameGauge,
@@ -138,7 +160,13 @@ impl View {
             moved: 0,
             pass: None,
             memo: Memo::default(),
+            shelf: Shelf::Off,
         }
+    }
+
+    /// Where the view belongs by what it remembers.
+    pub(crate) fn wanted_shelf(&self) -> Shelf {
+        self.memo.shelf
     }
 
     /// Adds an entry; answers its place.
@@ -192,6 +220,7 @@ impl View {
     /// Drops the frames that are remembered.
     pub(crate) fn forget_frames(&mut self) {
         self.memo = Memo::default();
+        self.shelf = Shelf::Off;
     }
 
     /// The heartbeat of the entry at `place`. Moves a filtered entry to the head if nothing it
@@ -230,7 +259,7 @@ impl View {
 
 impl Studio<'_> {
     fn frame(&self, writer: Writer, cursor: Option<Cursor>) -> Frame {
-        self.gauge.frame(writer.into_bytes(), cursor)
+        self.gauge.frame_for(self.view, writer.into_bytes(), cursor)
     }
 
     fn head(&self) -> Cursor {
@@ -296,7 +325,7 @@ impl Memo {
             // What was allocated stays, for the next head's frames.
             self.head = Some(head);
             self.items.clear();
-            (self.next_out, self.last_hit) = (0, 0);
+            (self.next_out, self.last_hit, self.shelf) = (0, 0, Shelf::Off);
         }
         let is_last = self
             .items
@@ -315,6 +344,12 @@ impl Memo {
     }
 
     fn keep(&mut self, key: MemoKey, made: Option<Update>) -> usize {
+        let shelf = match &made {
+            None => Shelf::Off,
+            Some(made) if made.frame.bytes().len() > LARGE_BYTES => Shelf::Front,
+            Some(_) => Shelf::Back,
+        };
+        self.shelf = self.shelf.max(shelf);
         if self.items.len() < MEMO_MAX {
             self.items.push((key, made));
             return self.items.len() - 1;

@@ -374,6 +374,7 @@ impl Shard {
     fn remove_view(&mut self, index: u32) {
         let view = self.views.remove(index as usize);
         self.view_index.remove(&view.key);
+        self.remembering.forget(index, view.shelf);
         let slot = &mut self.channels[view.key.channel as usize];
         slot.views.swap_remove(view.place as usize);
         if let Some(moved) = slot.views.get(view.place as usize) {
@@ -396,6 +397,9 @@ impl Shard {
             self.remove_entry(id, held);
         }
         let conn = self.conns.remove(id.index());
+        if conn.is_blocked {
+            self.blocked.end(id.index);
+        }
         self.connections[conn.wire as usize] -= 1;
         self.leave_tenant(conn.tenant);
         true

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::{ConnId, Shard, Timer};
 use crate::schedule::{Lane, Turn, TurnEnd};
-use crate::view::Entry;
+use crate::view::{Entry, Shelf};
 
 const LANES: [Lane; 2] = [Lane::Usual, Lane::Urgent];
 
@@ -20,6 +20,28 @@ impl Shard {
         self.check_channels();
         self.check_tenants();
         self.check_nobody_is_forgotten();
+        self.check_pressure();
+    }
+
+    /// Who is blocked stands in line, and so does each view that remembers frames.
+    fn check_pressure(&self) {
+        let blocked: HashSet<u32> = self.blocked.line().collect();
+        for (index, conn) in &self.conns {
+            let is_in_line = blocked.contains(&super::small(index));
+            assert_eq!(is_in_line, conn.is_blocked, "the blocked stand in line");
+        }
+        let remembering: HashSet<u32> = self.remembering.line().collect();
+        for (index, view) in &self.views {
+            let is_in_line = remembering.contains(&super::small(index));
+            assert_eq!(is_in_line, view.shelf != Shelf::Off);
+            let wanted = view.wanted_shelf();
+            assert!(
+                is_in_line || wanted == Shelf::Off,
+                "frames that nobody drops"
+            );
+        }
+        let is_alive = |index: &u32| self.views.contains(*index as usize);
+        assert!(remembering.iter().all(is_alive));
     }
 
     /// S6: counts the turns that the others waited for this one.

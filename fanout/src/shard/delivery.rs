@@ -2,10 +2,9 @@
 
 use freshet_proto::close::CloseReason;
 
-use super::admission::secs;
 use super::{ConnId, Shard, small};
 use crate::encode::Writer;
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameGauge};
 use crate::schedule::{Lane, Turn, TurnEnd, Work};
 use crate::time::Time;
 use crate::view::{Pass, Studio, Update};
@@ -19,6 +18,8 @@ use crate::view::{Pass, Studio, Update};
 pub struct Batch {
     frames: Vec<Frame>,
     writes: Vec<(ConnId, u32)>,
+    /// Writes that have room.
+    room: usize,
 }
 
 impl Batch {
@@ -44,9 +45,12 @@ impl Batch {
         self.writes.is_empty()
     }
 
-    fn clear(&mut self) {
+    /// Lets go of the frames. The shell does so once they are written, before it takes the closings:
+    /// what they hold is counted.
+    pub fn clear(&mut self) {
         self.frames.clear();
         self.writes.clear();
+        self.room = Self::WRITES_MAX;
     }
 
     /// Whether a connection whose last batch was `last` stands in this one, which is `number`. An
@@ -56,14 +60,19 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.writes.len() >= Self::WRITES_MAX
+        self.room == 0
     }
 
-    fn push(&mut self, conn: ConnId, frame: &Frame) {
+    fn push(&mut self, conn: ConnId, frame: &Frame, gauge: &FrameGauge) {
+        self.room = self.room.saturating_sub(1);
         // The frame of the write before is the usual case; a handful of others the rest.
         let held = self.frames.iter().rposition(|held| held.is_same(frame));
         let place = held.unwrap_or_else(|| {
             self.frames.push(frame.clone());
+            if gauge.is_over() {
+                // These are written and let go before others are made.
+                self.room = 0;
+            }
             self.frames.len() - 1
         });
         self.writes.push((conn, small(place)));
@@ -105,46 +114,10 @@ impl Shard {
             self.note_turn(turn, end);
             self.forget_unused_tenant(turn.index);
             if slice == Slice::Held {
-                return;
+                break;
             }
         }
-    }
-
-    /// The last frame of a connection was not taken whole. Above the cap of frame memory the views
-    /// forget what nobody waits for; if that is not enough the connection is let go.
-    pub fn handle_blocked(&mut self, now: Time, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        conn.is_blocked = true;
-        conn.since_secs = secs(now);
-        self.counters.blocked += 1;
-        let bytes_max = self.settings.frame_bytes_max;
-        if self.gauge.alive_bytes() > bytes_max {
-            self.forget_frames();
-            if self.gauge.alive_bytes() > bytes_max {
-                self.close(id, CloseReason::Overloaded, None);
-            }
-        }
-    }
-
-    /// Drops the frames that views remember, at most once for each batch: they are encoded again
-    /// if they are needed again. Cost: O(views).
-    pub(super) fn forget_frames(&mut self) {
-        if self.forgot_in_batch != Some(self.batch_number) {
-            self.forgot_in_batch = Some(self.batch_number);
-            for (_, view) in &mut self.views {
-                view.forget_frames();
-            }
-        }
-    }
-
-    /// A connection's frame in flight is out; it gets one merged frame, if it fell behind.
-    pub fn handle_writable(&mut self, now: Time, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        conn.is_blocked = false;
-        conn.since_secs = secs(now);
-        // Passes have gone by it since it was looked at.
-        conn.next_sub = 0;
-        self.queue_conn(id);
+        self.shelve_frames();
     }
 
     /// Begins a pass over a channel's subscribers, in place of one that is under way.
@@ -258,6 +231,7 @@ impl Shard {
         let line = self.tenants[slot.tenant as usize].line(lane);
         let head = channel.head().revision;
         let studio = Studio {
+            view: index,
             id: &slot.id,
             channel,
             gauge: &self.gauge,
@@ -294,6 +268,7 @@ impl Shard {
                         generation: conn.generation,
                     },
                     &update.frame,
+                    &self.gauge,
                 );
                 view.entries[next].reach(head);
             }
@@ -332,7 +307,7 @@ impl Shard {
             tenant.catch_up.push_back(id);
         }
         self.counters.count_delivery(conn.wire, &update);
-        batch.push(id, &update.frame);
+        batch.push(id, &update.frame, &self.gauge);
         if is_leaving {
             self.close(id, CloseReason::Draining, None);
         }
@@ -414,6 +389,7 @@ impl Shard {
                 continue;
             }
             let studio = Studio {
+                view: held.view,
                 id: &slot.id,
                 channel,
                 gauge: &self.gauge,
@@ -439,6 +415,7 @@ impl Shard {
                 return None;
             }
             let studio = Studio {
+                view: held.view,
                 id: &slot.id,
                 channel,
                 gauge: &self.gauge,

@@ -7,6 +7,7 @@ mod loading;
 mod notices;
 mod oracle;
 mod pacing;
+mod pressure;
 mod reads;
 mod sizes;
 mod staleness;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use freshet_proto::close::CloseReason;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{DeliveryMode, Outcome, ResumeReason};
 
@@ -206,41 +205,6 @@ fn two_subscriptions_of_one_client_on_one_channel_are_both_served() {
     world.publish_now(0, &[("a", Some(ONE))]);
     world.run_until_quiet();
     world.check_converged();
-}
-
-#[test]
-fn frame_memory_over_its_cap_closes_the_blocked_client_only() {
-    let settings = Settings {
-        frame_bytes_max: 50_000,
-        ..Settings::default()
-    };
-    let mut world = World::with(&settings);
-    let clients = followers(&mut world, 0, 10);
-    world.stall(clients[0]);
-    let text = large(&world.truth[0], 60_000);
-    world.publish_now(0, &[("a", Some(&text))]);
-    assert_eq!(world.closings(0), [CloseReason::Overloaded]);
-    assert!(world.conns[clients[0]].is_none());
-    assert!(clients[1..].iter().all(|client| world.held(*client) == 2));
-}
-
-#[test]
-fn frames_that_only_views_remember_do_not_cost_a_client_its_connection() {
-    let settings = Settings {
-        frame_bytes_max: 50_000,
-        ..Settings::default()
-    };
-    let mut world = World::with(&settings);
-    // The other channel's view remembers a frame over the cap.
-    followers(&mut world, 1, 1);
-    let text = large(&world.truth[1], 60_000);
-    world.publish_now(1, &[("a", Some(&text))]);
-    let clients = followers(&mut world, 0, 2);
-    world.stall(clients[0]);
-    world.publish_now(0, &[("a", Some(ONE))]);
-    assert!(world.is_blocked(clients[0]));
-    assert_eq!(world.closings(0), []);
-    assert!(world.nodes[0].shard.gauges().frame_bytes < 50_000);
 }
 
 #[test]

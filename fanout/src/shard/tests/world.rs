@@ -205,6 +205,8 @@ impl World {
                 self.writes += 1;
                 self.write(node, conn, bytes);
             }
+            // What is written is let go.
+            batch.clear();
         }
         self.take_closings(node);
         self.take_loads(node);
@@ -246,6 +248,11 @@ impl World {
             }
             self.nodes[node].closings.push(closing);
         }
+        let frame_bytes = self.nodes[node].shard.gauges().frame_bytes;
+        assert!(
+            frame_bytes <= self.settings.frame_bytes_max as u64,
+            "the cap holds for all that is held: {frame_bytes}"
+        );
     }
 
     fn write(&mut self, node: usize, conn: ConnId, bytes: Bytes) {
@@ -280,7 +287,10 @@ impl World {
             let history = &self.truth[follow.channel];
             let body = self.nodes[node].shard.body(&history.id, &follow.filter);
             let Some(body) = body else {
-                assert!(history.was_denied, "a channel that is followed is in memory");
+                assert!(
+                    history.was_denied,
+                    "a channel that is followed is in memory"
+                );
                 continue;
             };
             self.clients[client].on_read(sub, wanted, &body, &self.truth);

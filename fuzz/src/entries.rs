@@ -13,13 +13,13 @@ use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
 use freshet_proto::read::ConfigBody;
 use freshet_proto::signature::{Claims, Signature};
 use freshet_proto::snapshot::ChannelSnapshot;
-use freshet_proto::{sse, ws};
+use freshet_proto::{proxy, sse, ws};
 
 /// Reads one input.
 pub type Entry = fn(&[u8]);
 
 /// Every entry, under the name of its fuzz target and of its folder in the corpus.
-pub const ENTRIES: [(&str, Entry); 11] = [
+pub const ENTRIES: [(&str, Entry); 12] = [
     ("client_frame", client_frame),
     ("server_frame", server_frame),
     ("event", event),
@@ -31,6 +31,7 @@ pub const ENTRIES: [(&str, Entry); 11] = [
     ("cursor", cursor),
     ("filter", filter),
     ("signature", signature),
+    ("proxy", proxy_head),
 ];
 
 pub fn client_frame(input: &[u8]) {
@@ -192,6 +193,18 @@ pub fn signature(input: &[u8]) {
             answer.is_err() || other.is_err(),
             "a signature is of one key"
         );
+    }
+}
+
+/// What a head is does not depend on how much of what follows has come.
+pub fn proxy_head(input: &[u8]) {
+    let whole = proxy::read_head(input);
+    for length in 0..input.len().min(64) {
+        let early = proxy::read_head(&input[..length]);
+        assert!(early == Ok(None) || early == whole, "{length} bytes");
+    }
+    if let Ok(Some(head)) = whole {
+        assert!(head.bytes <= input.len().min(proxy::PROXY_HEAD_BYTES_MAX));
     }
 }
 

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod limits;
 pub mod principal;
 pub mod problem;
+pub mod proxy;
 pub mod read;
 pub mod signature;
 pub mod snapshot;

@@ -232,7 +232,10 @@ impl Shell {
                 verdict = state.on_message(now, id, message, &mut taken);
             }
         });
-        if let Err(error) = fed {
+        // What came before it in the same piece may have ended the connection already.
+        if let Err(error) = fed
+            && verdict == Verdict::GoOn
+        {
             verdict = Verdict::Eject(ws_code(error), error.to_string());
         }
         if verdict == Verdict::GoOn

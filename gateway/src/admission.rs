@@ -76,6 +76,10 @@ pub struct Admission {
     all: Option<RateLimiter<NotKeyed, InMemoryState, RateClock, NoOpMiddleware<Nanos>>>,
     /// None: no limit.
     clients: Option<KeyedRate<ClientKey>>,
+    /// Sockets that have shown no good key yet, in all and of each client.
+    unproven: Arc<AtomicUsize>,
+    unproven_of: Counts<ClientKey>,
+    unproven_max: usize,
     connects: [KeyedRate<TenantId>; 3],
     reads: [KeyedRate<TenantId>; 3],
     forwards: Forwards,
@@ -92,6 +96,15 @@ pub struct Entry {
     pub place: Permit,
     /// Until its first head is whole.
     pub handshake: Permit,
+    /// Until a key of it is known to be good; none yet if its client is not known.
+    pub unproven: Option<Unproven>,
+}
+
+/// A socket that has shown no good key yet, counted for its client and in all.
+#[derive(Debug)]
+pub struct Unproven {
+    _of_client: Permit,
+    _of_all: Option<Permit>,
 }
 
 /// So many in a second, and as many at once.
@@ -130,6 +143,10 @@ impl Admission {
             tenants: Counts::new(TENANTS_MAX),
             all: all.map(|quota| RateLimiter::new(quota, InMemoryState::default(), rate_clock)),
             clients: clients.map(by_client),
+            unproven: Arc::default(),
+            // Twice as many as can hold something, so that a look for the others finds many.
+            unproven_of: Counts::new(config.connections_max.saturating_mul(2)),
+            unproven_max: config.unproven_per_client_max.unwrap_or(usize::MAX),
             connects: editions.map(|edition| {
                 let by_edition = fleet_quota(edition.limits().connections);
                 by_tenant(config.connect_rate_per_tenant_max.map_or(by_edition, quota))
@@ -149,19 +166,18 @@ impl Admission {
     }
 
     /// Lets a socket in, before anything is read from it. What its own client has used up is asked
-    /// first, so that a flood of one address does not use up what all share.
+    /// first, so that a flood of one address does not use up what all share. Behind a proxy that
+    /// says whose the socket is, the client is not known yet: see [`Self::admit_client`].
     ///
     /// # Errors
     ///
     /// [`LimitError`]: the caller answers its status and `Retry-After`.
-    pub fn admit_socket(&self, client: ClientKey) -> Result<Entry, LimitError> {
+    pub fn admit_socket(&self, client: impl Into<Option<ClientKey>>) -> Result<Entry, LimitError> {
         if self.is_out_of_memory.load(Ordering::Relaxed) {
             return Err(self.limit(Limit::Memory));
         }
-        if let Some(clients) = &self.clients {
-            let checked = clients.check(&client);
-            checked.map_err(|wait| self.limit_for(Limit::ClientConnects, wait))?;
-        }
+        let client = client.into();
+        let unproven = client.map(|client| self.admit_client(client)).transpose()?;
         if let Some(all) = &self.all {
             all.check().map_err(|until| {
                 let wait = until.wait_time_from(all.clock().now());
@@ -172,7 +188,29 @@ impl Admission {
         let handshake = handshake.ok_or_else(|| self.limit(Limit::Handshakes))?;
         let place = take(&self.sockets, self.sockets_max);
         let place = place.ok_or_else(|| self.limit(Limit::NodeConnections))?;
-        Ok(Entry { place, handshake })
+        Ok(Entry {
+            place,
+            handshake,
+            unproven,
+        })
+    }
+
+    /// Lets a socket of a client in, as far as the client itself is concerned: behind a proxy this
+    /// is known later than the socket is.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`]: the caller answers its status and `Retry-After`.
+    pub fn admit_client(&self, client: ClientKey) -> Result<Unproven, LimitError> {
+        if let Some(clients) = &self.clients {
+            let checked = clients.check(&client);
+            checked.map_err(|wait| self.limit_for(Limit::ClientConnects, wait))?;
+        }
+        let of_client = take(&self.unproven_of.of(&client), self.unproven_max);
+        Ok(Unproven {
+            _of_client: of_client.ok_or_else(|| self.limit(Limit::ClientUnproven))?,
+            _of_all: take(&self.unproven, usize::MAX),
+        })
     }
 
     /// A place for a refused socket to be heard out and answered; none if it must be closed at once.
@@ -251,6 +289,7 @@ impl Admission {
         self.reads.iter().for_each(KeyedRate::tidy);
         self.forwards.tidy();
         self.tenants.tidy();
+        self.unproven_of.tidy();
     }
 
     /// Sockets that are open.

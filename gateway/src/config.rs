@@ -22,6 +22,9 @@ use std::time::Duration;
 
 use layers::Layers;
 
+pub use crate::forwarded::ForwardedHeader;
+use crate::networks::Networks;
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
@@ -72,6 +75,14 @@ pub struct Config {
     pub connect_rate_per_tenant_max: Option<u32>,
     /// Keys that open nothing, of one client address in a second; none for no limit.
     pub key_failures_per_client_max: Option<u32>,
+    /// Sockets of one client address whose key is not known to be good; none for no limit.
+    pub unproven_per_client_max: Option<usize>,
+    /// Whose connections must begin with the PROXY protocol, which says whose they are.
+    pub proxy_protocol: Networks,
+    /// Whose requests say by a header for whom they are.
+    pub forwarded_from: Networks,
+    /// By which header.
+    pub forwarded_header: ForwardedHeader,
     /// Subscriptions of one connection.
     pub subscriptions_per_connection_max: usize,
     /// Between two bookmarks on a quiet stream.
@@ -346,6 +357,10 @@ impl Config {
             connect_rate_per_client_max: None,
             connect_rate_per_tenant_max: None,
             key_failures_per_client_max: None,
+            unproven_per_client_max: None,
+            proxy_protocol: Networks::default(),
+            forwarded_from: Networks::default(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
             subscriptions_per_connection_max: 0,
             heartbeat: Duration::ZERO,
             idle_timeout: Duration::ZERO,

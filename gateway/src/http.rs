@@ -17,38 +17,42 @@ mod stream;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use answer::Answer;
 use freshet_proto::ids::TenantId;
-use http::{Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rewind::Rewind;
 
-use crate::admission::{ClientKey, Permit};
+use crate::admission::{ClientKey, Permit, Unproven};
+use crate::config::Config;
+use crate::forwarded;
 use crate::refusal::{Refusal, carried_trace};
 use crate::shard::input::{Payer, REQUEST_BYTES};
-use crate::shard::{Arrival, Shell, StreamRequest};
+use crate::shard::{Arrival, Shell, Stay, StreamRequest};
 
 /// The smallest buffer hyper takes. Source: hyper's documentation of `max_buf_size`.
 const BUFFER_BYTES_MIN: usize = 8_192;
 
 /// Serves requests on a socket until it is closed. `io` gives the bytes that were read already
 /// once more.
-pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place: Option<Permit>) {
+pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place: Permit) {
     let timeout = shell.services.config.handshake_timeout;
     let head_bytes_max = shell.services.config.head_bytes_max;
     let upgrade = Upgrade::default();
     let service = {
         let (shell, upgrade) = (Rc::clone(&shell), Rc::clone(&upgrade));
+        let visitor = visitor.clone();
         service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(visitor.clone());
+            let of_request = visitor.of(&shell.services.config, request.headers());
+            request.extensions_mut().insert(of_request);
             let (shell, upgrade) = (Rc::clone(&shell), Rc::clone(&upgrade));
             let answer = async move { Ok::<_, Infallible>(handle(shell, request, upgrade).await) };
             Box::pin(answer)
@@ -86,7 +90,9 @@ pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place:
         return;
     };
     drop(serving);
-    let arrival = Arrival { socket, place };
+    let unproven = visitor.take_unproven();
+    let stay = Stay { place, unproven };
+    let arrival = Arrival { socket, stay };
     shell.adopt_websocket(arrival, parts.read_buf, stream).await;
 }
 
@@ -96,33 +102,66 @@ pub(crate) type Upgrade = Rc<RefCell<Option<StreamRequest>>>;
 /// Who sends the requests of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Visitor {
+    /// Who counts as the client; behind a proxy each request may have another.
     pub(crate) client: ClientKey,
-    /// The tenant of the last key that was good: it pays for what comes. Never contended: a
-    /// connection is served by one thread.
-    tenant: Arc<Mutex<Option<TenantId>>>,
+    /// Whose address the connection has.
+    peer: IpAddr,
+    /// Never contended: a connection is served by one thread.
+    standing: Arc<Mutex<Standing>>,
+}
+
+/// What is known of who sends requests on a connection.
+#[derive(Debug, Default)]
+struct Standing {
+    /// The tenant of the last key that was good: it pays for what comes.
+    tenant: Option<TenantId>,
+    /// Until a key was good.
+    unproven: Option<Unproven>,
 }
 
 impl Visitor {
-    pub(crate) fn new(client: ClientKey) -> Self {
+    pub(crate) fn new(peer: IpAddr, unproven: Option<Unproven>) -> Self {
         Self {
-            client,
-            tenant: Arc::default(),
+            client: peer.into(),
+            peer,
+            standing: Arc::new(Mutex::new(Standing {
+                tenant: None,
+                unproven,
+            })),
         }
+    }
+
+    /// The same for one request, which proxies may have passed on.
+    fn of(&self, config: &Config, headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(config.forwarded_header.name()).iter();
+        let lines = lines.map(HeaderValue::as_bytes);
+        Self {
+            client: forwarded::client(config, self.peer, lines).into(),
+            ..self.clone()
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the connection is counted for still, handed on to the stream that it becomes.
+    fn take_unproven(&self) -> Option<Unproven> {
+        self.standing().unproven.take()
     }
 
     /// Who pays for its input.
     pub(crate) fn payer(&self) -> Payer {
-        let tenant = self.tenant.lock().unwrap_or_else(PoisonError::into_inner);
-        tenant
-            .clone()
-            .map_or(Payer::Client(self.client), Payer::Tenant)
+        let tenant = self.standing().tenant.clone();
+        tenant.map_or(Payer::Client(self.client), Payer::Tenant)
     }
 
     /// Its key was good.
     pub(crate) fn is_of(&self, tenant: &TenantId) {
-        let mut held = self.tenant.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref() != Some(tenant) {
-            *held = Some(tenant.clone());
+        let mut standing = self.standing();
+        standing.unproven = None;
+        if standing.tenant.as_ref() != Some(tenant) {
+            standing.tenant = Some(tenant.clone());
         }
     }
 }

@@ -15,6 +15,7 @@ mod head;
 pub(crate) mod input;
 mod request;
 mod socket;
+mod stay;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -26,6 +27,7 @@ use conns::Conns;
 pub(crate) use conns::{BodySlot, Outcome, Sink};
 use errands::Errands;
 use freshet_fanout::shard::{Batch, ConnectionRow, Convergence, LoadFailure};
+use freshet_fanout::time::Time;
 use freshet_fanout::{ConnId, NewConn, Shard};
 use freshet_proto::envelope::Published;
 use freshet_proto::grant::Grant;
@@ -34,6 +36,7 @@ use freshet_proto::snapshot::ChannelSnapshot;
 use greeting::Greeting;
 use input::{InputCell, Payer};
 pub(crate) use request::{StreamKind, StreamRequest};
+pub(crate) use stay::Stay;
 pub(crate) use stream::Arrival;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +125,8 @@ pub(crate) struct Shell {
     drain: CancellationToken,
     /// Connections that hyper serves; the drain waits for their answers.
     serving: Cell<usize>,
+    /// Until when nothing more is logged of proxies that do not say whose their connections are.
+    proxy_warned_until: Cell<Time>,
     stats: ShardStats,
 }
 
@@ -166,6 +171,7 @@ pub fn run(seat: ShardSeat, services: Arc<Services>) -> std::io::Result<()> {
             wake: Notify::new(),
             drain: CancellationToken::new(),
             serving: Cell::new(0),
+            proxy_warned_until: Cell::new(now),
             stats: seat.stats,
         });
         let accepting = accept::accept(Rc::clone(&shell), seat.listener);
@@ -239,10 +245,7 @@ impl Shell {
     }
 
     /// Looks at or changes the core, and lets the driver send what comes of it.
-    pub(crate) fn with_core<T>(
-        &self,
-        work: impl FnOnce(&mut Shard, freshet_fanout::time::Time) -> T,
-    ) -> T {
+    pub(crate) fn with_core<T>(&self, work: impl FnOnce(&mut Shard, Time) -> T) -> T {
         let now = self.services.clock.now();
         let answer = work(&mut self.state.borrow_mut().core, now);
         self.wake.notify_one();

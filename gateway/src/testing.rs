@@ -7,7 +7,13 @@ use crate::config::{self, Command, Config};
 
 /// The configuration of `freshet serve`.
 pub(crate) fn config() -> Config {
-    let args = ["freshet", "serve"].map(Into::into);
+    config_with(&[])
+}
+
+/// The same, with options.
+pub(crate) fn config_with(options: &[&str]) -> Config {
+    let args = ["freshet", "serve"].iter().chain(options);
+    let args = args.map(std::ffi::OsString::from);
     match config::from_args(args, |_| None).unwrap() {
         Command::Serve(config) => *config,
         Command::ConfigPrint(_) => panic!("it was asked to serve"),

@@ -22,6 +22,8 @@ pub struct AdmissionFigures {
     pub sockets: u64,
     /// Sockets whose first head is not whole yet.
     pub handshakes: u64,
+    /// Sockets that have shown no good key yet.
+    pub unproven: u64,
     /// Refused sockets that are heard out.
     pub refused: u64,
     /// Refused sockets that were closed without an answer, because too many were heard out.
@@ -45,6 +47,7 @@ impl Admission {
         AdmissionFigures {
             sockets: load(&self.sockets),
             handshakes: load(&self.handshakes),
+            unproven: load(&self.unproven),
             refused: load(&self.refused),
             refused_unheard: self.refused_unheard.read(),
             forwards: self.forwards.under_way(),

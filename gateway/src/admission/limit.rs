@@ -29,10 +29,12 @@ pub enum Limit {
     Forwards,
     /// The bodies of requests that are passed on are as many bytes as may be.
     ForwardBytes,
+    /// As many sockets of one client address as may have shown no good key.
+    ClientUnproven,
 }
 
 /// Every limit, in the order of its number.
-pub const LIMITS: [Limit; 12] = [
+pub const LIMITS: [Limit; 13] = [
     Limit::NodeConnections,
     Limit::Handshakes,
     Limit::NodeConnects,
@@ -45,6 +47,7 @@ pub const LIMITS: [Limit; 12] = [
     Limit::Pushes,
     Limit::Forwards,
     Limit::ForwardBytes,
+    Limit::ClientUnproven,
 ];
 
 impl Limit {
@@ -63,6 +66,7 @@ impl Limit {
             Self::Pushes => "pushes",
             Self::Forwards => "forwards",
             Self::ForwardBytes => "forward_bytes",
+            Self::ClientUnproven => "client_unproven",
         }
     }
 
@@ -77,7 +81,8 @@ impl Limit {
             | Self::KeyFailures
             | Self::Pushes
             | Self::Forwards
-            | Self::ForwardBytes => 429,
+            | Self::ForwardBytes
+            | Self::ClientUnproven => 429,
         }
     }
 
@@ -104,6 +109,9 @@ impl Limit {
             Self::ForwardBytes => {
                 "bodies for the control plane are as many bytes as may be at a time"
             }
+            Self::ClientUnproven => {
+                "as many connections of this address as may have shown no good key yet"
+            }
         }
     }
 
@@ -114,9 +122,11 @@ impl Limit {
         let (least, width) = match self {
             Self::NodeConnections | Self::TenantConnections => (5, 10),
             Self::Memory => (5, 25),
-            Self::Handshakes | Self::NodeConnects | Self::ClientConnects | Self::TenantConnects => {
-                (1, 9)
-            }
+            Self::Handshakes
+            | Self::NodeConnects
+            | Self::ClientConnects
+            | Self::ClientUnproven
+            | Self::TenantConnects => (1, 9),
             Self::KeyFailures | Self::ForwardBytes => (1, 4),
             Self::Reads | Self::Pushes | Self::Forwards => (0, 1),
         };

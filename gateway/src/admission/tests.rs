@@ -55,7 +55,7 @@ fn a_full_node_lets_a_socket_in_when_another_goes() {
 #[test]
 fn handshakes_have_a_cap_of_their_own_which_the_connections_behind_them_do_not_use_up() {
     let admission = admission(&["--handshakes-max", "1"]);
-    let Entry { place, handshake } = admission.admit_socket(client(1)).unwrap();
+    let Entry { place, handshake, .. } = admission.admit_socket(client(1)).unwrap();
     let refused = admission.admit_socket(client(2)).unwrap_err();
     assert_eq!(refused.limit, Limit::Handshakes);
     drop(handshake);
@@ -190,4 +190,30 @@ fn more_refused_sockets_than_may_be_heard_out_are_counted() {
     assert_eq!((figures.refused, figures.refused_unheard), (1_024, 1));
     drop(held);
     assert!(admission.admit_refused().is_some());
+}
+
+#[test]
+fn sockets_without_a_good_key_are_bounded_for_each_client() {
+    let admission = admission(&["--unproven-per-client-max", "2"]);
+    let mut held = [(); 2].map(|()| admission.admit_socket(client(1)).unwrap());
+    let refused = admission.admit_socket(client(1)).unwrap_err();
+    let limits = (refused.limit, refused.limit.status());
+    assert_eq!(limits, (Limit::ClientUnproven, 429));
+    assert!(admission.admit_socket(client(2)).is_ok());
+    assert_eq!(admission.figures().unproven, 2);
+    // A good key, while the socket stays.
+    held[0].unproven = None;
+    assert!(admission.admit_socket(client(1)).is_ok());
+}
+
+#[test]
+fn behind_a_proxy_a_client_is_charged_when_it_is_known() {
+    let admission = admission(&["--connect-rate-per-client-max", "1"]);
+    let mut behind = [(); 3].map(|()| admission.admit_socket(None).unwrap());
+    assert_eq!(admission.figures().unproven, 0);
+    behind[0].unproven = Some(admission.admit_client(client(1)).unwrap());
+    let refused = admission.admit_client(client(1)).unwrap_err();
+    assert_eq!(refused.limit, Limit::ClientConnects);
+    behind[1].unproven = Some(admission.admit_client(client(2)).unwrap());
+    assert_eq!(admission.figures().unproven, 2);
 }

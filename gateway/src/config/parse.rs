@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, MemoryMax, Role, Secret, SourceChoice};
+use super::{ForwardedHeader, LogFormat, MemoryMax, Role, Secret, SourceChoice};
+use crate::networks::{Networks, NetworksError};
 
 /// What a parser wanted, to stand after "is not".
 pub(super) type Expected = String;
@@ -108,6 +109,20 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Expected> {
     };
     text.parse()
         .map_err(|_| "an address with a port, such as 127.0.0.1:7400 or [::]:7400".to_owned())
+}
+
+/// Networks of proxies.
+pub(super) fn networks(text: &str) -> Result<Networks, Expected> {
+    text.parse()
+        .map_err(|error: NetworksError| error.to_string())
+}
+
+pub(super) fn forwarded_header(text: &str) -> Result<ForwardedHeader, Expected> {
+    let headers = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded];
+    headers
+        .into_iter()
+        .find(|header| header.name() == text)
+        .ok_or_else(|| "x-forwarded-for or forwarded".to_owned())
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, Expected> {

@@ -48,7 +48,7 @@ pub(super) async fn serve(
 ) -> Result<Answer, Refusal> {
     match stream.kind {
         StreamKind::Sse { .. } => {
-            let answer = begin_sse(shell, &stream).await;
+            let answer = begin_sse(shell, &request, &stream).await;
             discard(request.into_body());
             answer
         }
@@ -65,8 +65,13 @@ pub(super) async fn serve(
     }
 }
 
-async fn begin_sse(shell: Rc<Shell>, stream: &StreamRequest) -> Result<Answer, Refusal> {
+async fn begin_sse(
+    shell: Rc<Shell>,
+    request: &Request<Incoming>,
+    stream: &StreamRequest,
+) -> Result<Answer, Refusal> {
     let entry = shell.admit_sse(stream).await?;
+    super::visitor(request.extensions()).is_of(&entry.caller.principal().tenant);
     let slot = Rc::new(BodySlot::default());
     let id = shell.open(Entrance {
         caller: entry.caller,

@@ -27,6 +27,12 @@ pub(super) fn render(text: &mut Text, figures: &AdmissionFigures) {
         ),
         (
             "gauge",
+            "ecs_unproven_sockets",
+            "Sockets that have shown no good key yet.",
+            figures.unproven,
+        ),
+        (
+            "gauge",
             "ecs_forwards",
             "Requests that are passed on to the control plane.",
             figures.forwards,

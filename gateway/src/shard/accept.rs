@@ -1,7 +1,7 @@
 //! From an accepted socket to its kind: a stream that is taken over, or a request for hyper.
 
 use std::io::{self, ErrorKind, Read as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use freshet_control::alive::is_struck;
 use freshet_fanout::time::Time;
+use freshet_proto::proxy::ProxyError;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpStream;
 
@@ -18,8 +19,9 @@ use super::farewell::{farewell, refuse};
 use super::head::{First, Head};
 use super::input::Payer;
 use super::socket::try_read;
+use super::stay::Stay;
 use super::stream::Arrival;
-use crate::admission::{ClientKey, Entry, Permit};
+use crate::admission::{Entry, Permit};
 use crate::http::{self, Visitor, answer, rewind::Rewind};
 use crate::refusal::{Cause, Refusal};
 
@@ -143,17 +145,23 @@ impl Shell {
     /// there: it is read before the runtime is told of the socket, and a stream needs no task but
     /// the one that reads what its client sends.
     fn receive(self: &Rc<Self>, socket: std::net::TcpStream, address: SocketAddr) {
-        let client = ClientKey::from(address.ip());
         self.count(|figures| figures.accepted += 1);
-        let Entry { place, handshake } = match self.services.admission.admit_socket(client) {
+        let config = &self.services.config;
+        let mut head = Head::new(config, address.ip().to_canonical());
+        let admitted = self.services.admission.admit_socket(head.client());
+        let Entry {
+            place,
+            handshake,
+            unproven,
+        } = match admitted {
             Ok(entry) => entry,
             Err(error) => return refuse(self, socket, error),
         };
-        let mut head = Head::new(client, self.services.config.head_bytes_max);
+        let mut stay = Stay { place, unproven };
         let first = {
             let mut scratch = self.scratch.borrow_mut();
             match (&socket).read(&mut scratch) {
-                Ok(count) => head.feed(&scratch[..count]),
+                Ok(count) => self.feed(&mut head, &mut stay, &scratch[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => None,
                 Err(_) => Some(First::Gone),
             }
@@ -161,22 +169,48 @@ impl Shell {
         let Ok(socket) = TcpStream::from_std(socket) else {
             return;
         };
-        let place = Some(place);
-        let arrival = Arrival { socket, place };
+        let arrival = Arrival { socket, stay };
         match first {
             Some(First::Stream(request)) => {
                 begin_now(Box::pin(Rc::clone(self).take_over(arrival, request)));
             }
             Some(first) => {
                 // The task ends with the connection.
-                tokio::task::spawn_local(serve(Rc::clone(self), (arrival, client), first));
+                tokio::task::spawn_local(serve(Rc::clone(self), (arrival, head.peer()), first));
             }
             None => {
-                let waiting = wait_for_head(Rc::clone(self), (arrival, handshake), (client, head));
+                let waiting = wait_for_head(Rc::clone(self), (arrival, handshake), head);
                 // The task ends with the connection or with the handshake's time.
                 tokio::task::spawn_local(waiting);
             }
         }
+    }
+}
+
+impl Shell {
+    /// Gives a head its next bytes, and charges its client once it says who that is.
+    fn feed(&self, head: &mut Head, stay: &mut Stay, bytes: &[u8]) -> Option<First> {
+        let first = head.feed(&self.services.config, bytes);
+        match head.client() {
+            Some(client) if stay.unproven.is_none() => {
+                match self.services.admission.admit_client(client) {
+                    Ok(unproven) => stay.unproven = Some(unproven),
+                    Err(limit) => return Some(First::Refused(limit.into())),
+                }
+            }
+            Some(_) | None => {}
+        }
+        first
+    }
+
+    /// Says that a proxy does not send the PROXY protocol, or another version of it.
+    fn warn_of_proxy(&self, proxy: IpAddr, error: ProxyError) {
+        let now = self.services.clock.now();
+        if now >= self.proxy_warned_until.get() {
+            self.proxy_warned_until.set(now + WARNING_PAUSE);
+            tracing::warn!(%error, "a connection of a trusted proxy was refused");
+        }
+        tracing::debug!(%proxy, %error, "a connection of a trusted proxy was refused");
     }
 }
 
@@ -192,32 +226,44 @@ fn begin_now(mut work: Pin<Box<impl Future<Output = ()> + 'static>>) {
 
 async fn wait_for_head(
     shell: Rc<Shell>,
-    (arrival, handshake): (Arrival, Permit),
-    (client, mut head): (ClientKey, Head),
+    (mut arrival, handshake): (Arrival, Permit),
+    mut head: Head,
 ) {
     let timeout = shell.services.config.handshake_timeout;
-    let read = read_head(&shell, &arrival.socket, (client, &mut head));
+    let read = read_head(&shell, &mut arrival, &mut head);
     let first = tokio::time::timeout(timeout, read).await;
+    let peer = head.peer();
     drop((handshake, head));
     let first = first.unwrap_or_else(|_| {
         let detail = format!("no whole request within {timeout:?}");
         First::Bad(Refusal::new(Cause::HandshakeTimeout, detail))
     });
     // What follows has a place of its own: a socket that only waits for its head needs a tenth.
-    Box::pin(serve(shell, (arrival, client), first)).await;
+    Box::pin(serve(shell, (arrival, peer), first)).await;
 }
 
-async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first: First) {
+async fn serve(shell: Rc<Shell>, (arrival, peer): (Arrival, IpAddr), first: First) {
     if is_struck("connection") {
         return;
     }
     match first {
         First::Stream(request) => shell.take_over(arrival, request).await,
         First::Request(held) => {
-            let Arrival { socket, place } = arrival;
-            let visitor = Visitor::new(client);
+            let Arrival { socket, stay } = arrival;
+            let Stay { place, unproven } = stay;
+            let visitor = Visitor::new(peer, unproven);
             let io = Rewind::new(held, socket, (Rc::clone(&shell), visitor.clone()));
             http::serve(shell, visitor, io, place).await;
+        }
+        First::Unproxied(error) => {
+            shell.warn_of_proxy(peer, error);
+            shell.count(|figures| figures.bad_heads += 1);
+            let refusal = Refusal::malformed(error.to_string());
+            farewell(&shell, &arrival.socket, &answer::raw_refusal(&refusal)).await;
+        }
+        First::Refused(refusal) => {
+            shell.count_refusal(&refusal);
+            farewell(&shell, &arrival.socket, &answer::raw_refusal(&refusal)).await;
         }
         First::Bad(refusal) => {
             shell.count(|figures| figures.bad_heads += 1);
@@ -229,20 +275,18 @@ async fn serve(shell: Rc<Shell>, (arrival, client): (Arrival, ClientKey), first:
 }
 
 /// Reads until the head is whole.
-async fn read_head(
-    shell: &Shell,
-    socket: &TcpStream,
-    (client, head): (ClientKey, &mut Head),
-) -> First {
-    let payer = Payer::Client(client);
+async fn read_head(shell: &Shell, arrival: &mut Arrival, head: &mut Head) -> First {
+    let Arrival { socket, stay } = arrival;
     while socket.readable().await.is_ok() {
+        let client = head.client().unwrap_or_else(|| head.peer().into());
+        let payer = Payer::Client(client);
         let room = shell.input_turn(&payer).await;
         let mut scratch = shell.scratch.borrow_mut();
         let most = room.min(scratch.len());
         let first = match try_read(socket, &mut scratch[..most]) {
             Ok(count) => {
                 shell.charge_read(&payer, count);
-                head.feed(&scratch[..count])
+                shell.feed(head, stay, &scratch[..count])
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(_) => return First::Gone,

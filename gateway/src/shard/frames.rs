@@ -344,7 +344,8 @@ impl State {
             }
             Message::Pong(_) => Verdict::GoOn,
             Message::Close(code) => {
-                let mut close = Vec::new();
+                // A ping that came before is answered before the end.
+                let mut close = taken.pong.take().map(Vec::from).unwrap_or_default();
                 ws::write_close_echo(&mut close, code);
                 self.conns.write_aside(id, &close.into());
                 Verdict::Leave

@@ -18,7 +18,7 @@ use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
 use super::input::Payer;
 use super::request::{StreamKind, StreamRequest};
 use super::socket::try_read;
-use super::{Entrance, Shell};
+use super::{Entrance, Shell, Stay};
 use crate::admission::{ClientKey, Permit};
 use crate::auth::Caller;
 use crate::http::answer;
@@ -33,10 +33,10 @@ const FIRST_BYTES: usize = 1024;
 /// time. Source: arbitrary, because an `auth` frame has a token of a few KiB at most.
 const EARLY_BYTES_MAX: usize = 16 * 1024;
 
-/// A socket and its place among the node's sockets, if it is counted here.
+/// A socket, and what it is counted for.
 pub(crate) struct Arrival {
     pub(crate) socket: TcpStream,
-    pub(crate) place: Option<Permit>,
+    pub(crate) stay: Stay,
 }
 
 /// An SSE stream that may begin.
@@ -167,7 +167,7 @@ impl Shell {
             subscribe,
         } = entry;
         let socket = Rc::new(arrival.socket);
-        let permits = [Some(permit), arrival.place];
+        let permits = [Some(permit), Some(arrival.stay.proven())];
         let sink = Sink::Socket(Rc::clone(&socket));
         let id = self.open(Entrance {
             caller,
@@ -219,7 +219,7 @@ impl Shell {
                 }
             }
         };
-        let Arrival { socket, place } = arrival;
+        let Arrival { socket, stay } = arrival;
         let socket = Rc::new(socket);
         let sink = Sink::Socket(Rc::clone(&socket));
         let wire = Wire::WebSocket;
@@ -227,7 +227,7 @@ impl Shell {
             caller,
             wire,
             sink,
-            permits: [Some(permit), place],
+            permits: [Some(permit), Some(stay.proven())],
         });
         self.greeting.write(&mut first, wire, id);
         let is_begun = match subscribe {

@@ -55,7 +55,9 @@ fn a_full_node_lets_a_socket_in_when_another_goes() {
 #[test]
 fn handshakes_have_a_cap_of_their_own_which_the_connections_behind_them_do_not_use_up() {
     let admission = admission(&["--handshakes-max", "1"]);
-    let Entry { place, handshake, .. } = admission.admit_socket(client(1)).unwrap();
+    let Entry {
+        place, handshake, ..
+    } = admission.admit_socket(client(1)).unwrap();
     let refused = admission.admit_socket(client(2)).unwrap_err();
     assert_eq!(refused.limit, Limit::Handshakes);
     drop(handshake);

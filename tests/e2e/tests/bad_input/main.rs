@@ -12,6 +12,7 @@ mod floods;
 mod frames;
 mod heads;
 mod limits;
+mod proxies;
 mod rude;
 mod slow;
 mod subscriptions;

@@ -5,6 +5,7 @@ mod convergence;
 mod discard;
 mod events;
 mod forward;
+pub(crate) mod host;
 mod lines;
 mod page;
 mod public;
@@ -20,16 +21,19 @@ use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use answer::Answer;
 use freshet_proto::ids::TenantId;
+use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rewind::Rewind;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::admission::{ClientKey, Permit, Unproven};
 use crate::config::Config;
@@ -63,6 +67,8 @@ pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place:
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
         .max_headers(64)
+        // Who has said all and shuts down its side still waits for the answer.
+        .half_close(true)
         .max_buf_size(head_bytes_max.max(BUFFER_BYTES_MIN))
         .serve_connection(TokioIo::new(io), service);
     let drain = shell.drain().clone();
@@ -84,7 +90,9 @@ pub(crate) async fn serve(shell: Rc<Shell>, visitor: Visitor, io: Rewind, place:
         return;
     }
     let parts = connection.into_parts();
-    let socket = parts.io.into_inner().into_socket();
+    let Some(socket) = parts.io.into_inner().into_socket() else {
+        return;
+    };
     let Some(stream) = upgrade.borrow_mut().take() else {
         drop(socket2::SockRef::from(&socket).shutdown(Shutdown::Write));
         return;
@@ -106,6 +114,8 @@ pub(crate) struct Visitor {
     pub(crate) client: ClientKey,
     /// Whose address the connection has.
     peer: IpAddr,
+    /// Gone when hyper is done with it.
+    socket: Weak<TcpStream>,
     /// Never contended: a connection is served by one thread.
     standing: Arc<Mutex<Standing>>,
 }
@@ -120,10 +130,14 @@ struct Standing {
 }
 
 impl Visitor {
-    pub(crate) fn new(peer: IpAddr, unproven: Option<Unproven>) -> Self {
+    pub(crate) fn new(
+        (peer, socket): (IpAddr, &Arc<TcpStream>),
+        unproven: Option<Unproven>,
+    ) -> Self {
         Self {
             client: peer.into(),
             peer,
+            socket: Arc::downgrade(socket),
             standing: Arc::new(Mutex::new(Standing {
                 tenant: None,
                 unproven,
@@ -138,6 +152,21 @@ impl Visitor {
         Self {
             client: forwarded::client(config, self.peer, lines).into(),
             ..self.clone()
+        }
+    }
+
+    /// Waits until the client has shut down its side, or is gone. Not told of one that sends its
+    /// next request first: that is read after this one's answer.
+    pub(crate) fn left(&self) -> impl Future<Output = ()> + use<> {
+        let socket = self.socket.upgrade();
+        async move {
+            let Some(socket) = socket else {
+                return;
+            };
+            match socket.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
+                Ok(_) | Err(_) => {}
+            }
         }
     }
 
@@ -192,15 +221,24 @@ async fn route(
     request: Request<Incoming>,
     upgrade: Upgrade,
 ) -> Result<Answer, Refusal> {
-    let is_get = request.method() == Method::GET;
-    match request.uri().path() {
+    let hosts = request.headers().get_all(HOST).iter();
+    host::check(request.version(), hosts.map(HeaderValue::as_bytes))?;
+    let path = request.uri().path();
+    if let Some(allow) = methods(path)
+        && !allow.split(", ").any(|method| request.method() == method)
+    {
+        discard::discard(request.into_body());
+        return Err(Refusal::method(allow));
+    }
+    let is_get = is_get(request.method());
+    match path {
         "/v1/stream" | "/v1/stream/changes" if is_get => {
             let stream = StreamRequest::from_request(&request)
                 .ok_or_else(|| Refusal::malformed("not a stream request"))?;
             stream::serve(Rc::clone(shell), request, (stream, upgrade)).await
         }
         "/v1/config" | "/v1/config/convergence" if is_get => without_body(shell, request).await,
-        "/v1/events" if request.method() == Method::POST => events::push(shell, request).await,
+        "/v1/events" => events::push(shell, request).await,
         // What gateways ask of the control plane is not for clients.
         path if path.starts_with("/v1/internal") => without_body(shell, request).await,
         path if path.starts_with("/v1/") => forward::forward(shell, request).await,
@@ -208,10 +246,27 @@ async fn route(
     }
 }
 
+/// HEAD is answered where GET is. Source: RFC 9110 section 9.1.
+fn is_get(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// The methods of what the gateway serves itself.
+fn methods(path: &str) -> Option<&'static str> {
+    match path {
+        "/v1/stream" | "/v1/stream/changes" | "/v1/config" | "/v1/config/convergence" => {
+            Some("GET, HEAD")
+        }
+        "/v1/events" => Some("POST"),
+        path if page::is_file(path) => Some("GET, HEAD"),
+        _ => None,
+    }
+}
+
 /// Answers what needs no body. One that comes all the same is read past, so that whoever sends it
 /// sees the answer.
 async fn without_body(shell: &Rc<Shell>, request: Request<Incoming>) -> Result<Answer, Refusal> {
-    let is_get = request.method() == Method::GET;
+    let is_get = is_get(request.method());
     let answer = match request.uri().path() {
         "/v1/config" if is_get => read::config(shell, &request).await,
         "/v1/config/convergence" if is_get => convergence::convergence(shell, &request).await,

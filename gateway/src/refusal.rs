@@ -288,6 +288,12 @@ impl Refusal {
             .map(|secs| u64::try_from(secs).unwrap_or(u64::MAX))
     }
 
+    /// When to come back, in milliseconds.
+    pub(crate) fn retry_after_ms(&self) -> Option<u32> {
+        let wait = self.retry_after?;
+        Some(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX))
+    }
+
     /// Whether the same may be granted later.
     pub(crate) const fn is_temporary(&self) -> bool {
         self.retry_after.is_some()
@@ -312,9 +318,7 @@ impl Refusal {
     /// The `error` frame, and the reason of the close behind it.
     pub(crate) fn frame(&self) -> (ErrorFrame, CloseReason) {
         let (code, reason) = self.cause.stream();
-        let retry_after_ms = self
-            .retry_after
-            .map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        let retry_after_ms = self.retry_after_ms();
         let error = ErrorFrame {
             code,
             message: self.detail.clone().into_owned(),

@@ -36,6 +36,7 @@ use freshet_proto::snapshot::ChannelSnapshot;
 use greeting::Greeting;
 use input::{InputCell, Payer};
 pub(crate) use request::{StreamKind, StreamRequest};
+pub(crate) use socket::try_read;
 pub(crate) use stay::Stay;
 pub(crate) use stream::Arrival;
 use tokio::sync::{Notify, mpsc, oneshot};

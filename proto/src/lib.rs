@@ -10,6 +10,7 @@ pub mod close;
 pub mod cursor;
 pub mod delta;
 pub mod envelope;
+pub mod etag;
 pub mod filter;
 pub mod frame;
 pub mod grant;

@@ -82,6 +82,14 @@ pub enum WsError {
     CloseCode,
 }
 
+/// Whether a `Sec-WebSocket-Key` is one: 16 bytes in base64. Source: RFC 6455 section 4.1.
+pub fn is_handshake_key(key: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    // 16 bytes are 22 digits and two of padding.
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    digits.len() == 22 && digits.bytes().all(is_digit)
+}
+
 /// The value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`. Source: section 4.2.2.
 pub fn accept_key(key: &str) -> String {
     let mut sha1 = Sha1::new();

@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use freshet_proto::cursor::Cursor;
+use freshet_proto::etag;
 use freshet_proto::grant::Standing;
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::{KeyDigest, Principal};
@@ -166,19 +167,20 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 
 /// `If-Match`: `*`, or entity tags of heads. A weak tag is as good: a head has one content.
 fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, ApiError> {
-    let Some(value) = headers.get(IF_MATCH) else {
+    if !headers.contains_key(IF_MATCH) {
         return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
+    }
+    let lines = headers.get_all(IF_MATCH).iter();
+    let lines: Vec<&str> = lines
+        .map(|line| line.to_str().unwrap_or_default())
+        .collect();
+    if let [text] = lines[..]
+        && text.trim() == "*"
+    {
         return Ok(Some(IfMatch::Any));
     }
-    let opaque = |tag: &'_ str| -> Option<String> {
-        let tag = tag.trim();
-        let tag = tag.strip_prefix("W/").unwrap_or(tag);
-        Some(tag.strip_prefix('"')?.strip_suffix('"')?.to_owned())
-    };
-    let tags: Option<Vec<String>> = text.split(',').map(opaque).collect();
+    let tags = lines.iter().flat_map(|line| line.split(','));
+    let tags: Option<Vec<&str>> = tags.map(etag::opaque).collect();
     let invalid = || {
         let detail = "If-Match holds an entity tag as a write or a read answered it";
         ApiError::bad_request("if_match.invalid", detail)

@@ -4,13 +4,17 @@ use bytes::Bytes;
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::Principal;
 use freshet_proto::problem::PROBLEM_JSON;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 
 use crate::admission::Charge;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
+use crate::shard::StreamRequest;
 
 /// What hyper writes.
 pub(crate) type Answer = Response<Body>;
@@ -31,6 +35,12 @@ fn headers(refusal: &Refusal) -> HeaderMap {
     }
     if refusal.status() == 401 {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if refusal.cause == Cause::UpgradeRequired {
+        // Source: RFC 9110 section 15.5.22, and RFC 6455 section 4.4 for the version.
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     if let Some(allow) = refusal
         .allow()
@@ -80,6 +90,24 @@ pub(crate) fn raw_refusal(refusal: &Refusal) -> Vec<u8> {
     bytes
 }
 
+/// What a refused stream is told in its place, if it is a browser's `EventSource` and may come back:
+/// any status but 200 would end it for good, so it gets a stream that says when, and ends.
+pub(crate) fn come_back(refusal: &Refusal, request: &StreamRequest) -> Option<String> {
+    if !request.is_event_source() {
+        return None;
+    }
+    let retry_ms = refusal.retry_after_ms()?;
+    Some(format!("retry: {retry_ms}\n\n"))
+}
+
+/// The refusal of a stream as the bytes of an answer that ends its connection.
+pub(crate) fn raw_stream_refusal(refusal: &Refusal, request: &StreamRequest) -> Vec<u8> {
+    match come_back(refusal, request) {
+        Some(events) => [SSE_HEAD, &events].concat().into_bytes(),
+        None => raw_refusal(refusal),
+    }
+}
+
 /// A body that is there.
 pub(crate) fn whole(bytes: Bytes) -> Body {
     Body::Whole(UnsyncBoxBody::new(
@@ -118,10 +146,15 @@ pub(crate) fn check_read(principal: &Principal) -> Result<(), Refusal> {
 
 /// A caller that names another tenant than its own is refused (ledger C-45).
 pub(crate) fn check_tenant(principal: &Principal, named: Option<&str>) -> Result<(), Refusal> {
-    match named {
-        Some(named) if TenantId::new(named).ok().as_ref() != Some(&principal.tenant) => Err(
-            Refusal::forbidden("X-Tenant-Id names another tenant than the key's"),
-        ),
-        Some(_) | None => Ok(()),
+    let Some(named) = named else {
+        return Ok(());
+    };
+    match TenantId::new(named) {
+        Ok(named) if named == principal.tenant => Ok(()),
+        Ok(_) => {
+            let detail = "X-Tenant-Id names another tenant than the key's";
+            Err(Refusal::forbidden(detail))
+        }
+        Err(_) => Err(Refusal::malformed("X-Tenant-Id is not a tenant's id")),
     }
 }

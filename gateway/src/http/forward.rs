@@ -6,7 +6,9 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use freshet_control::routes::{self, Access, Endpoint, Lookup, Payload};
 use freshet_proto::ids::TenantId;
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -93,6 +95,7 @@ async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
     super::visitor(&head.extensions).is_of(&principal.tenant);
     check_access(endpoint.access(), &caller, &head.headers)
         .map_err(|refusal| refusal.of(&principal.tenant))?;
+    check_coding(endpoint, &head.headers).map_err(|refusal| refusal.of(&principal.tenant))?;
     let forward = services
         .admission
         .admit_forward(principal, client)
@@ -127,6 +130,20 @@ fn check_access(access: Access, caller: &Caller, headers: &HeaderMap) -> Result<
     let scope = access.scope(tenant.as_str()).unwrap_or_default();
     let detail = format!("the key {} lacks the scope {scope}", principal.key_id);
     Err(Refusal::new(Cause::Forbidden, detail))
+}
+
+/// A body that is compressed is not read. Source: RFC 9110 section 8.4.
+fn check_coding(endpoint: &Endpoint, headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_read = match endpoint.payload() {
+        Payload::Nothing => false,
+        Payload::Import | Payload::Document | Payload::Events => true,
+    };
+    let coding = headers.get(CONTENT_ENCODING);
+    if is_read && coding.is_some_and(|coding| coding != "identity") {
+        let detail = "send the body without a content encoding";
+        return Err(Refusal::new(Cause::MediaType, detail));
+    }
+    Ok(())
 }
 
 fn bytes_max(shell: &Shell, endpoint: &Endpoint) -> usize {

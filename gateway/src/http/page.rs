@@ -8,6 +8,11 @@ use http::{HeaderValue, Response};
 
 use super::answer::{self, Answer};
 
+/// Whether a path is a file of the page.
+pub(super) fn is_file(path: &str) -> bool {
+    ASSETS.iter().any(|Asset(known, ..)| *known == path)
+}
+
 /// Path, media type, content.
 struct Asset(&'static str, &'static str, &'static [u8]);
 

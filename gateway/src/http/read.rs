@@ -8,6 +8,7 @@ use freshet_fanout::encode::{TTL_SECONDS, etag};
 use freshet_fanout::frame::Wire;
 use freshet_proto::close::ErrorCode;
 use freshet_proto::cursor::Cursor;
+use freshet_proto::etag::opaque;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{ClientFrame, Subscribe};
 use freshet_proto::ids::ChannelId;
@@ -54,8 +55,14 @@ async fn read<B>(
     if let (true, Some(wait)) = (is_known(&known, head, &filter), query.wait) {
         let _place = shell.services.admission.admit_wait(caller.principal())?;
         let changed = shell.next_body(&caller, query.subscribe(Some(head)));
+        let left = super::visitor(request.extensions()).left();
         // Dropping the wait takes it out of the core.
-        if let Ok(outcome) = tokio::time::timeout(wait, changed).await {
+        let changed = tokio::select! {
+            changed = tokio::time::timeout(wait, changed) => changed.ok(),
+            // Who will ask nothing more is answered with what there is.
+            () = left => None,
+        };
+        if let Some(outcome) = changed {
             let (cursor, body) = outcome?;
             return Ok(ok(shell, cursor, &filter, body));
         }
@@ -86,20 +93,17 @@ pub(super) async fn caller<B>(shell: &Shell, request: &Request<B>) -> Result<Cal
     let named = request
         .headers()
         .get("x-tenant-id")
-        .and_then(|value| value.to_str().ok());
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
     super::visitor(request.extensions()).is_of(&caller.principal().tenant);
-    answer::check_tenant(caller.principal(), named)?;
+    answer::check_tenant(caller.principal(), named.as_deref())?;
     answer::check_read(caller.principal())?;
     Ok(caller)
 }
 
 fn is_known(known: &[&str], head: Cursor, filter: &KeyFilter) -> bool {
     let tag = etag(head, filter);
-    let is_same = |known: &&str| {
-        // Weak and strong spellings are the same (ledger C-09).
-        known.strip_prefix("W/").unwrap_or(known) == tag
-    };
-    known.contains(&"*") || known.iter().any(is_same)
+    let tag = opaque(&tag).expect("what is made here is a tag");
+    known.contains(&"*") || known.iter().any(|known| opaque(known) == Some(tag))
 }
 
 fn ok(shell: &Shell, cursor: Cursor, filter: &KeyFilter, body: Bytes) -> Answer {

@@ -10,7 +10,7 @@ use freshet_fanout::ConnId;
 use freshet_fanout::frame::Wire;
 use freshet_proto::frame::ClientFrame;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,7 +20,7 @@ use super::Upgrade;
 use super::answer::{self, Answer};
 use super::discard::discard;
 use crate::admission::Charge;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
 use crate::shard::{BodySlot, Entrance, Shell, Sink, StreamKind, StreamRequest};
 
 /// A body for hyper.
@@ -39,6 +39,8 @@ pub(crate) struct StreamBody {
     id: ConnId,
     slot: Rc<BodySlot>,
     preamble: Option<Bytes>,
+    /// Ends when the client has shut down its side, which hyper does not look at.
+    left: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 pub(super) async fn serve(
@@ -48,9 +50,23 @@ pub(super) async fn serve(
 ) -> Result<Answer, Refusal> {
     match stream.kind {
         StreamKind::Sse { .. } => {
-            let answer = begin_sse(shell, &request, &stream).await;
+            let answer = match begin_sse(Rc::clone(&shell), &request, &stream).await {
+                Ok(answer) => Ok(answer),
+                Err(refusal) => match answer::come_back(&refusal, &stream) {
+                    Some(events) => {
+                        shell.count_refusal(&refusal);
+                        Ok(event_stream(answer::whole(events.into())))
+                    }
+                    None => Err(refusal),
+                },
+            };
             discard(request.into_body());
             answer
+        }
+        StreamKind::WebSocket { .. } if request.method() == Method::HEAD => {
+            discard(request.into_body());
+            let detail = "a WebSocket is asked for by GET";
+            Err(Refusal::new(Cause::UpgradeRequired, detail))
         }
         StreamKind::WebSocket { .. } => match shell.accept_websocket(&stream) {
             Ok(head) => {
@@ -72,6 +88,9 @@ async fn begin_sse(
 ) -> Result<Answer, Refusal> {
     let entry = shell.admit_sse(stream).await?;
     super::visitor(request.extensions()).is_of(&entry.caller.principal().tenant);
+    if request.method() == Method::HEAD {
+        return Ok(event_stream(answer::whole(Bytes::new())));
+    }
     let slot = Rc::new(BodySlot::default());
     let id = shell.open(Entrance {
         caller: entry.caller,
@@ -90,7 +109,13 @@ async fn begin_sse(
         id,
         slot,
         preamble,
+        left: Box::pin(super::visitor(request.extensions()).left()),
     });
+    Ok(event_stream(body))
+}
+
+/// Server-sent events as an answer.
+fn event_stream(body: AnswerBody) -> Answer {
     let mut answer = Response::new(body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -99,7 +124,7 @@ async fn begin_sse(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
     );
-    Ok(answer)
+    answer
 }
 
 /// The answer 101. The socket is taken over when hyper lets go of it.
@@ -151,6 +176,9 @@ impl StreamBody {
     fn poll<E>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
         if let Some(preamble) = self.preamble.take() {
             return Poll::Ready(Some(Ok(Frame::data(preamble))));
+        }
+        if self.left.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
         }
         let taken = std::task::ready!(self.slot.poll_take(context.waker()));
         if taken.is_some() {

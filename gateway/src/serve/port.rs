@@ -6,14 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use freshet_proto::problem::PROBLEM_JSON;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::host;
 use crate::metrics::Number;
+use crate::refusal::Refusal;
 
 /// Connections of the admin port. Source: arbitrary, because a few scrapers and people need a dozen.
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 128;
@@ -69,11 +77,31 @@ impl Port {
     }
 }
 
+fn refused(refusal: &Refusal) -> Response<Body> {
+    let mut answer = Response::new(Body::from(refusal.problem().to_json()));
+    *answer.status_mut() =
+        StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let kind = HeaderValue::from_static(PROBLEM_JSON);
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
 async fn serve(socket: TcpStream, router: Router, head_timeout: Duration, stop: CancellationToken) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let router = TowerToHyperService::new(router.clone());
+        async move {
+            let hosts = request.headers().get_all(HOST).iter();
+            match host::check(request.version(), hosts.map(HeaderValue::as_bytes)) {
+                Ok(()) => router.call(request).await,
+                Err(refusal) => Ok(refused(&refusal)),
+            }
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,

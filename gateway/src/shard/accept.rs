@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -155,7 +156,7 @@ impl Shell {
             unproven,
         } = match admitted {
             Ok(entry) => entry,
-            Err(error) => return refuse(self, socket, error),
+            Err(error) => return refuse(self, (socket, head.peer().into()), error),
         };
         let mut stay = Stay { place, unproven };
         let first = {
@@ -251,7 +252,8 @@ async fn serve(shell: Rc<Shell>, (arrival, peer): (Arrival, IpAddr), first: Firs
         First::Request(held) => {
             let Arrival { socket, stay } = arrival;
             let Stay { place, unproven } = stay;
-            let visitor = Visitor::new(peer, unproven);
+            let socket = Arc::new(socket);
+            let visitor = Visitor::new((peer, &socket), unproven);
             let io = Rewind::new(held, socket, (Rc::clone(&shell), visitor.clone()));
             http::serve(shell, visitor, io, place).await;
         }

@@ -4,11 +4,13 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use freshet_proto::proxy;
 use tokio::net::TcpStream;
 
-use super::Shell;
+use super::head::HEADERS_MAX;
 use super::socket::try_read;
-use crate::admission::LimitError;
+use super::{Shell, StreamRequest};
+use crate::admission::{ClientKey, LimitError};
 use crate::http::answer;
 use crate::refusal::Refusal;
 
@@ -24,6 +26,10 @@ const BYTES_MAX: usize = 64 * 1024;
 /// Bytes that are read past in one turn. Source: arbitrary, because it is a turn's share.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// Bytes of a refused socket's head that are looked at. Source: arbitrary, because a browser's head
+/// with a long key fits, and as many as are heard out at once hold 4 MiB.
+const HELD_BYTES_MAX: usize = 4096;
+
 /// Writes the last bytes of a socket that the core does not know, and lets them arrive: what the
 /// client still sends is read past, because unread bytes would turn the close into a reset that eats
 /// the answer. Ends after a second at the latest.
@@ -37,7 +43,11 @@ pub(super) async fn farewell(shell: &Shell, socket: &TcpStream, bytes: &[u8]) {
 
 /// Refuses a socket before it is served. As many as may wait at once are heard out, so that a client
 /// that sends its head first finds the answer; the others are closed at once.
-pub(super) fn refuse(shell: &Rc<Shell>, socket: std::net::TcpStream, error: LimitError) {
+pub(super) fn refuse(
+    shell: &Rc<Shell>,
+    (socket, client): (std::net::TcpStream, ClientKey),
+    error: LimitError,
+) {
     let refusal = Refusal::from(error);
     shell.count_refusal(&refusal);
     let Some(place) = shell.services.admission.admit_refused() else {
@@ -49,11 +59,11 @@ pub(super) fn refuse(shell: &Rc<Shell>, socket: std::net::TcpStream, error: Limi
     let shell = Rc::clone(shell);
     // The task ends with two times that are bounded.
     tokio::task::spawn_local(async move {
-        let mut end = HeadEnd::default();
-        let head = read_past(&shell, &socket, |bytes| end.is_within(bytes));
+        let mut asked = Asked::default();
+        let head = read_past(&shell, &socket, |bytes| asked.is_whole_with(bytes));
         // Who sends no head in time is answered all the same.
         drop(tokio::time::timeout(HEAD_WAIT, head).await);
-        farewell(&shell, &socket, &answer::raw_refusal(&refusal)).await;
+        farewell(&shell, &socket, &asked.answer(client, &refusal)).await;
         drop(place);
     });
 }
@@ -72,6 +82,42 @@ async fn read_past(shell: &Shell, socket: &TcpStream, mut is_enough: impl FnMut(
         }
         drop(scratch);
         tokio::task::yield_now().await;
+    }
+}
+
+/// What a refused socket asks for, as far as the answer depends on it.
+#[derive(Debug, Default)]
+struct Asked {
+    end: HeadEnd,
+    /// The beginning of its head.
+    held: Vec<u8>,
+}
+
+impl Asked {
+    fn is_whole_with(&mut self, bytes: &[u8]) -> bool {
+        let room = HELD_BYTES_MAX.saturating_sub(self.held.len());
+        self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.end.is_within(bytes)
+    }
+
+    /// The refusal, told so that a browser's stream comes back.
+    fn answer(&self, client: ClientKey, refusal: &Refusal) -> Vec<u8> {
+        let bytes = match proxy::read_head(&self.held) {
+            Ok(Some(head)) => &self.held[head.bytes..],
+            Ok(None) | Err(_) => &self.held,
+        };
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let is_whole = request
+            .parse(bytes)
+            .is_ok_and(|status| status.is_complete());
+        let path = request
+            .path
+            .filter(|_| is_whole && request.method == Some("GET"));
+        match path.and_then(|path| StreamRequest::from_head(client, path, request.headers)) {
+            Some(stream) => answer::raw_stream_refusal(refusal, &stream),
+            None => answer::raw_refusal(refusal),
+        }
     }
 }
 

@@ -33,8 +33,6 @@ const PIECES_WAIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     GoOn,
-    /// A part of a frame is in flight now; the rest follows when the socket takes it.
-    Flush,
     Leave,
     Eject(ErrorCode, String),
 }
@@ -238,13 +236,15 @@ impl Shell {
         {
             verdict = Verdict::Eject(ws_code(error), error.to_string());
         }
-        if verdict == Verdict::GoOn
-            && let Some(pong) = taken.pong.take()
-        {
-            verdict = state.write_pong(now, id, pong);
+        // A ping is answered also where what came behind it ends the connection.
+        let pong = taken.pong.take();
+        let written = pong.map(|pong| state.write_pong(now, id, &pong));
+        let must_flush = matches!(written, Some(Written::Blocked));
+        if matches!(written, Some(Written::Gone)) {
+            verdict = Verdict::Leave;
         }
         let is_over = match verdict {
-            Verdict::GoOn | Verdict::Flush => false,
+            Verdict::GoOn => false,
             Verdict::Leave => {
                 state.conns.remove(id);
                 state.core.handle_close(id);
@@ -258,7 +258,7 @@ impl Shell {
             }
         };
         drop(state);
-        if verdict == Verdict::Flush {
+        if must_flush {
             self.flush_later(id);
         }
         if let Some(token) = taken.token {
@@ -353,15 +353,13 @@ impl State {
         }
     }
 
-    fn write_pong(&mut self, now: Time, id: ConnId, pong: Bytes) -> Verdict {
-        match self.conns.write_aside(id, &pong) {
-            Written::Whole | Written::Done => Verdict::GoOn,
-            Written::Blocked => {
-                self.core.handle_blocked(now, id);
-                Verdict::Flush
-            }
-            Written::Gone => Verdict::Leave,
+    /// Writes a pong between two frames; the rest of one that does not fit must be flushed.
+    fn write_pong(&mut self, now: Time, id: ConnId, pong: &Bytes) -> Written {
+        let written = self.conns.write_aside(id, pong);
+        if matches!(written, Written::Blocked) {
+            self.core.handle_blocked(now, id);
         }
+        written
     }
 
     fn on_text(&mut self, now: Time, id: ConnId, text: &str, taken: &mut Taken) -> Verdict {

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 
 use freshet_proto::proxy::{self, ProxyError};
+use http::Version;
 
 use super::request::StreamRequest;
 use crate::admission::ClientKey;
 use crate::config::Config;
 use crate::forwarded;
+use crate::http::host;
 use crate::refusal::{Cause, Refusal};
 
 /// Headers of one request. Source: arbitrary, because browsers send some twenty.
-const HEADERS_MAX: usize = 64;
+pub(super) const HEADERS_MAX: usize = 64;
 
 /// What the first bytes turned out to be.
 pub(super) enum First {
@@ -153,11 +155,19 @@ fn parse(config: &Config, peer: IpAddr, bytes: &[u8]) -> (Parsed, Option<ClientK
             let lines = lines.map(|header| header.value);
             let client = ClientKey::from(forwarded::client(config, peer, lines));
             known = Some(client);
-            let is_get = request.method == Some("GET");
+            // Who speaks an older HTTP cannot upgrade (RFC 9110 section 7.8), and goes the long way.
+            let is_get = request.method == Some("GET") && request.version == Some(1);
             let path = request.path.unwrap_or("/");
             // A stream's head has no body behind it; what is there anyway goes the long way.
             match StreamRequest::from_head(client, path, request.headers) {
-                Some(stream) if is_get && head_bytes == bytes.len() => Parsed::Stream(stream),
+                Some(stream) if is_get && head_bytes == bytes.len() => {
+                    let hosts = request.headers.iter();
+                    let hosts = hosts.filter(|header| header.name.eq_ignore_ascii_case("host"));
+                    match host::check(Version::HTTP_11, hosts.map(|header| header.value)) {
+                        Ok(()) => Parsed::Stream(stream),
+                        Err(refusal) => Parsed::Bad(refusal),
+                    }
+                }
                 Some(_) | None => Parsed::Request,
             }
         }

@@ -17,7 +17,7 @@ pub(super) fn try_send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 
 /// Reads what is there. A read that does not fill the buffer has emptied the socket, so the runtime
 /// is told to wait for more at once, and not by a second read that finds nothing.
-pub(super) fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut taken = None;
     let read = socket.try_io(Interest::READABLE, || {
         let count = (&*SockRef::from(socket)).read(buffer)?;

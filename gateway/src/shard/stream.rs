@@ -49,28 +49,32 @@ pub(crate) struct SseEntry {
 impl Shell {
     /// Serves a stream whose head came first on its socket, until its end.
     pub(super) async fn take_over(self: Rc<Self>, arrival: Arrival, request: StreamRequest) {
-        let served = match &request.kind {
-            StreamKind::WebSocket { .. } => match self.accept_websocket(&request) {
-                Ok(head) => {
-                    Rc::clone(&self)
-                        .begin_websocket(arrival, head.into_bytes(), request)
-                        .await
-                }
-                Err(refusal) => Err((refusal, arrival)),
-            },
+        let (refusal, arrival, answer) = match &request.kind {
+            StreamKind::WebSocket { .. } => {
+                let begun = match self.accept_websocket(&request) {
+                    Ok(head) => {
+                        Rc::clone(&self)
+                            .begin_websocket(arrival, head.into_bytes(), request)
+                            .await
+                    }
+                    Err(refusal) => Err((refusal, arrival)),
+                };
+                let Err((refusal, arrival)) = begun else {
+                    return;
+                };
+                let answer = answer::raw_refusal(&refusal);
+                (refusal, arrival, answer)
+            }
             StreamKind::Sse { .. } => match self.admit_sse(&request).await {
-                Ok(entry) => {
-                    Rc::clone(&self).begin_sse(arrival, entry);
-                    Ok(())
+                Ok(entry) => return self.begin_sse(arrival, entry),
+                Err(refusal) => {
+                    let answer = answer::raw_stream_refusal(&refusal, &request);
+                    (refusal, arrival, answer)
                 }
-                Err(refusal) => Err((refusal, arrival)),
             },
         };
-        if let Err((refusal, arrival)) = served {
-            self.count_refusal(&refusal);
-            let answer = answer::raw_refusal(&refusal);
-            Box::pin(farewell(&self, &arrival.socket, &answer)).await;
-        }
+        self.count_refusal(&refusal);
+        Box::pin(farewell(&self, &arrival.socket, &answer)).await;
     }
 
     /// The head of the answer to a WebSocket handshake (RFC 6455 section 4.2).
@@ -84,12 +88,18 @@ impl Shell {
         else {
             return Err(Refusal::malformed("not a WebSocket request"));
         };
-        let (true, Some(key)) = (is_upgrade, key) else {
+        if !is_upgrade {
             let detail = "for server-sent events use /v1/stream/changes";
             return Err(Refusal::new(Cause::UpgradeRequired, detail));
-        };
-        if version.as_deref() != Some("13") {
-            return Err(Refusal::malformed("Sec-WebSocket-Version must be 13"));
+        }
+        if version.as_deref().map(str::trim) != Some("13") {
+            let detail = "Sec-WebSocket-Version must be 13";
+            return Err(Refusal::new(Cause::UpgradeRequired, detail));
+        }
+        let key = key.as_deref().map(str::trim).unwrap_or_default();
+        if !ws::is_handshake_key(key) {
+            let detail = "Sec-WebSocket-Key must be 16 bytes in base64";
+            return Err(Refusal::malformed(detail));
         }
         let mut offered = protocols.iter().flat_map(|list| list.split(','));
         let is_offered = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);

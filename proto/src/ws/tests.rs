@@ -22,6 +22,20 @@ fn the_accept_key_is_the_one_of_the_rfc() {
 }
 
 #[test]
+fn a_handshake_key_is_sixteen_bytes() {
+    assert!(is_handshake_key("dGhlIHNhbXBsZSBub25jZQ=="));
+    for key in [
+        "",
+        "==",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25j",
+        "dGhlIHNhbXBsZSBub25j!A==",
+    ] {
+        assert!(!is_handshake_key(key), "{key:?}");
+    }
+}
+
+#[test]
 fn the_examples_of_the_rfc_are_read() {
     // Source: RFC 6455 section 5.7.
     let hello = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];

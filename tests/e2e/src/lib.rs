@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod autobahn;
+pub mod flood;
 pub mod names;
 pub mod patience;
 pub mod raw;

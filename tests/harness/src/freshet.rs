@@ -36,6 +36,8 @@ pub struct FreshetProcess {
     /// None while it is not running.
     process: Option<Child>,
     options: Vec<String>,
+    /// Of its environment, beside what it inherits.
+    variables: Vec<(String, String)>,
     public: SocketAddr,
     control: SocketAddr,
     admin: SocketAddr,
@@ -107,6 +109,7 @@ impl FreshetProcess {
         let mut server = Self {
             process: None,
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            variables: Vec::new(),
             public,
             control,
             admin,
@@ -130,6 +133,11 @@ impl FreshetProcess {
     /// The admin port.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Sets a variable of the server's environment, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the server on the same ports and data, and waits until it is ready. One that runs is
@@ -162,6 +170,7 @@ impl FreshetProcess {
                 command.env_remove(name);
             }
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let process = command
             .arg("serve")
             .args(["--listen", &self.public.to_string()])
@@ -249,6 +258,19 @@ impl FreshetProcess {
         }
         let log = self.log_end();
         Err(FreshetError::Running { log })
+    }
+
+    /// How the process has ended, if it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`FreshetError::Io`].
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, FreshetError> {
+        let status = self.try_wait()?;
+        if status.is_some() {
+            self.process = None;
+        }
+        Ok(status)
     }
 
     /// Status and body of a `GET` on the admin port.

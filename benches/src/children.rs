@@ -1,6 +1,7 @@
-//! The processes of a run: the server, the raw loop, and the clients that drain.
+//! The processes of a run: the server, the raw loop, the clients that drain, and those that flood.
 
 mod drain;
+mod flood;
 mod raw;
 mod server;
 
@@ -18,6 +19,7 @@ use crate::http::HttpError;
 use crate::process::ProcError;
 
 pub(crate) use crate::children::drain::{Clients, Drain, Line, Priority};
+pub(crate) use crate::children::flood::{Flood, Flooding};
 pub(crate) use crate::children::raw::{AcceptReport, Raw, RawOptions, RawReport};
 pub(crate) use crate::children::server::Server;
 

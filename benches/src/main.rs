@@ -7,7 +7,9 @@
 
 mod children;
 mod clock;
+mod flood;
 mod http;
+mod paced;
 mod process;
 mod publisher;
 mod report;
@@ -20,16 +22,21 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::children::Programs;
+use crate::flood::FloodOptions;
 use crate::report::Report;
 use crate::row::{Bench, Row, RowError, Sample};
 use crate::rows::ROWS;
 
 /// Measures every objective beside a raw baseline and prints a Markdown table.
 #[derive(Debug, Parser)]
-#[command(name = "freshet-bench", version)]
+#[command(
+    name = "freshet-bench",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Options {
     /// Rounds of each row
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -49,6 +56,16 @@ struct Options {
     /// Where bench.json and table.md go
     #[arg(long, default_value = "bench-out")]
     out: PathBuf,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What a run starts of this program as a process of its own.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Clients that send as fast as the server reads, until the standard input ends
+    #[command(hide = true)]
+    Flood(FloodOptions),
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -65,6 +82,8 @@ enum BenchError {
     File { path: String, source: io::Error },
     #[error("there is no row {0}; --list names them")]
     NoSuchRow(String),
+    #[error("the flood: {0}")]
+    Flood(io::Error),
     #[error("{0} of the rows have no figures")]
     Failed(usize),
 }
@@ -80,6 +99,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), BenchError> {
+    if let Some(Part::Flood(options)) = &options.part {
+        return flood::run(options).map_err(BenchError::Flood);
+    }
     let rows = chosen(options)?;
     if options.list {
         for row in rows {

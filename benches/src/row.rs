@@ -10,7 +10,7 @@ use crate::site::SiteError;
 pub(crate) struct Row {
     /// What `--only` takes.
     pub(crate) name: &'static str,
-    /// Which of the eleven objectives of `docs/benchmarks.md` it belongs to.
+    /// Which of the thirteen objectives of `docs/benchmarks.md` it belongs to.
     pub(crate) number: u32,
     pub(crate) what: &'static str,
     /// How long one run takes, about.

@@ -4,6 +4,8 @@ mod fairness;
 mod held;
 mod hot;
 mod ingest;
+mod input_flood;
+mod key_flood;
 mod memory;
 mod pass;
 mod reconnect;
@@ -34,4 +36,6 @@ pub(crate) const ROWS: &[&Row] = &[
     &fairness::ROW,
     &writes::ROW,
     &ingest::ROW,
+    &key_flood::ROW,
+    &input_flood::ROW,
 ];

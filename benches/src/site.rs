@@ -112,6 +112,17 @@ impl Site {
         })
     }
 
+    /// Makes a key that may write what a channel's tenant has.
+    ///
+    /// # Errors
+    ///
+    /// [`SiteError::Answer`].
+    pub(crate) fn write_key(&self, channel: usize) -> Result<String, SiteError> {
+        let tenant = &self.channels[channel].channel.tenant;
+        let mut api = Api(Connection::open(self.server.address)?);
+        api.key(tenant.as_str(), &format!("ecs:write:{tenant}"))
+    }
+
     /// Clients that follow the channels `of` by turns.
     ///
     /// # Errors
@@ -287,6 +298,11 @@ impl Chain {
             app,
         } = &self.channel;
         format!("{} {tenant} {environment} {set} {app}\n", self.key)
+    }
+
+    /// The key of its tenant, which may read.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// Where its numbering is.

@@ -44,11 +44,11 @@ pub(super) const ROW: Row = Row {
 
 /// Figures of one small channel.
 #[derive(Clone, Copy)]
-struct Wait {
+pub(super) struct Wait {
     /// In milliseconds.
     median: f64,
     /// p99, in milliseconds.
-    p99: f64,
+    pub(super) p99: f64,
     /// Publishes that came in one frame with the next, in percent.
     merged: f64,
 }
@@ -121,7 +121,8 @@ fn run(bench: &Bench) -> Result<Vec<Sample>, RowError> {
     ])
 }
 
-fn few(site: &Site, what: &'static str, channel: usize) -> Result<Clients, RowError> {
+/// [`FEW`] clients of a channel whose waits are measured.
+pub(super) fn few(site: &Site, what: &'static str, channel: usize) -> Result<Clients, RowError> {
     Ok(Clients {
         priority: Priority::First,
         ..site.clients((what, Transport::Ws), FEW, channel..channel + 1)?
@@ -172,9 +173,9 @@ fn publish(
     })
 }
 
-/// How long the oldest publish that a delivery brought had waited, of `published` in all, `rate` a
-/// second.
-fn wait(line: &Line, (published, rate): (u64, u32)) -> Result<Wait, RowError> {
+/// How long the oldest publish that a delivery to one of [`FEW`] clients brought had waited, of
+/// `published` in all, `rate` a second.
+pub(super) fn wait(line: &Line, (published, rate): (u64, u32)) -> Result<Wait, RowError> {
     let wanted = published * u64::from(FEW);
     let count = line.latency.count;
     let p99 = if count == wanted {

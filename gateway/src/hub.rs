@@ -14,13 +14,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use absent::Absent;
 use freshet_control::Pulse;
 use freshet_control::alive::{BEAT_EVERY, is_struck};
 use freshet_fanout::shard::{Load, LoadFailure};
 use freshet_proto::envelope::{Envelope, Event, EventBody, EventError, Published};
 use freshet_proto::ids::{ChannelId, Revision};
 use freshet_proto::snapshot::ChannelSnapshot;
-use absent::Absent;
 use line::Line;
 use post::{Post, Posted};
 use tokio::sync::mpsc;
@@ -179,7 +179,9 @@ impl Hub {
             Request::Load { shard, load } => {
                 if self.absent.contains(self.auth.now(), &load.channel) {
                     let asking = BTreeSet::from([shard]);
-                    return self.fail(&load.channel, &asking, LoadFailure::NotFound).await;
+                    return self
+                        .fail(&load.channel, &asking, LoadFailure::NotFound)
+                        .await;
                 }
                 let interest = self.channels.entry(load.channel.clone()).or_default();
                 interest.shards.insert(shard);

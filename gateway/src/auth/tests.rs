@@ -5,9 +5,11 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::shard::Mail;
 use crate::testing;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -96,4 +98,102 @@ async fn an_answer_that_cannot_be_had_again_serves_until_it_is_old() {
     world.age("demo-key");
     world.authenticate("demo-key").await.unwrap();
     world.authenticate("demo-key").await.unwrap();
+}
+
+/// A shard that holds one grant for as long as it is told to.
+struct Lanes {
+    shard: tokio::sync::mpsc::Sender<Mail>,
+    heard: tokio::sync::mpsc::Receiver<AccessChange>,
+}
+
+impl Lanes {
+    fn of(grants: Vec<Arc<Grant>>) -> Self {
+        let (shard, mut mail) = tokio::sync::mpsc::channel(8);
+        let (tell, heard) = tokio::sync::mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(letter) = mail.recv().await {
+                match letter {
+                    Mail::Grants(answer) => answer.send(grants.clone()).unwrap(),
+                    Mail::Access(change) => tell.send(change).await.unwrap(),
+                    other => panic!("not expected: {other:?}"),
+                }
+            }
+        });
+        Self { shard, heard }
+    }
+}
+
+#[tokio::test]
+async fn after_a_gap_live_grants_are_asked_for_again_and_what_ended_is_told() {
+    let world = World::open().await;
+    let made = r#"{"name": "mine", "scopes": ["ecs:read:demo"]}"#;
+    let (_, made) = world.ask("POST", "/v1/keys", made).await;
+    let key = made["secret"].as_str().unwrap();
+    let revoked = world.authenticate(key).await.unwrap().grant;
+    let good = world.authenticate("demo2-key").await.unwrap().grant;
+    let path = format!("/v1/keys/{}", made["keyId"].as_str().unwrap());
+    // The event of it is lost.
+    let (status, _) = world.ask("DELETE", &path, "").await;
+    assert!(status.is_success(), "{status}");
+    let mut lanes = Lanes::of(vec![good, Arc::clone(&revoked)]);
+    let (recheck, stop) = (Recheck::default(), CancellationToken::new());
+    let shards = vec![lanes.shard.clone()];
+    let running = recheck.clone().run(
+        Arc::clone(&world.auth),
+        shards,
+        stop.clone(),
+        Default::default(),
+    );
+    let running = tokio::spawn(running);
+    recheck.ring();
+    let told = tokio::time::timeout(Duration::from_secs(30), lanes.heard.recv()).await;
+    let (id, now) = (revoked.id, None);
+    assert_eq!(told.unwrap(), Some(AccessChange::Grant { id, now }));
+    assert_eq!(
+        world.authenticate(key).await.unwrap_err(),
+        AuthError::Unknown,
+        "what was remembered is doubted"
+    );
+    stop.cancel();
+    running.await.unwrap();
+    assert!(
+        lanes.heard.try_recv().is_err(),
+        "nobody else is told anything"
+    );
+}
+
+#[tokio::test]
+async fn who_was_let_in_before_a_change_is_asked_again_before_anything_is_opened() {
+    let world = World::open().await;
+    let caller = world.authenticate("demo-key").await.unwrap();
+    let same = world.auth.confirm(caller.clone()).await.unwrap();
+    assert_eq!(same.grant, caller.grant);
+    // Another key's change: this caller stays who it is.
+    let id = KeyDigest::of("other").into();
+    world.auth.on_change(&AccessChange::Grant { id, now: None });
+    let caller = world.auth.confirm(caller).await.unwrap();
+    // Its own: the control plane is asked, which says that nothing has changed after all.
+    let suspended = caller.principal().tenant.clone();
+    world.auth.on_change(&AccessChange::Suspended(suspended));
+    assert!(!world.auth.is_known(&caller.grant.id), "it is forgotten");
+    world.auth.confirm(caller).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_is_told_apart_from_a_key_that_opens_nothing() {
+    let world = World::open().await;
+    let body = r#"{"tenantId": "demo", "edition": "enterprise", "status": "suspended"}"#;
+    let request = Request::builder()
+        .method("POST")
+        .uri("/v1/tenants")
+        .header("Authorization", "Bearer demo-admin-key")
+        .header("Content-Type", "application/json")
+        .body(axum::body::Body::from(body))
+        .unwrap();
+    let Ok(answer) = world.control.router().oneshot(request).await;
+    assert!(answer.status().is_success());
+    let error = world.authenticate("demo-key").await.unwrap_err();
+    assert_eq!(error, AuthError::Suspended);
+    let error = world.authenticate("nobody's").await.unwrap_err();
+    assert_eq!(error, AuthError::Unknown);
 }

@@ -81,7 +81,10 @@ mod tests {
         absent.forget(&channel(2));
         assert!(!absent.contains(at(0), &channel(2)));
         absent.remember(at(3_000), channel(1));
-        assert!(absent.contains(at(5_000), &channel(1)), "it was asked again");
+        assert!(
+            absent.contains(at(5_000), &channel(1)),
+            "it was asked again"
+        );
         assert!(!absent.contains(at(7_000), &channel(1)));
         assert_eq!((absent.len(), absent.order.len()), (0, 0));
     }

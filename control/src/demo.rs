@@ -5,7 +5,7 @@ use freshet_proto::ids::{AppName, Environment, SetName, TenantId};
 use freshet_proto::principal::{KeyDigest, Scope};
 
 use crate::document::PublishBody;
-use crate::error::{SeedError, StoreError, WriteError};
+use crate::error::{SeedError, WriteError};
 use crate::plane::ControlPlane;
 use crate::seed;
 use crate::writer::platform::PLATFORM;
@@ -59,12 +59,12 @@ impl ControlPlane {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: it is not known.
-    pub async fn holds_demo_keys(&self) -> Result<bool, StoreError> {
+    /// [`SeedError`]: it is not known.
+    pub async fn holds_demo_keys(&self) -> Result<bool, SeedError> {
         let ids: Vec<GrantId> = DEMO_KEYS
             .map(|(_, secret)| KeyDigest::of(secret).into())
             .into();
-        let standings = self.standings(&ids).await?;
+        let standings = self.standings(&ids).await.map_err(WriteError::Store)?;
         Ok(standings.iter().any(|standing| match standing {
             // A tenant that is suspended may be active tomorrow.
             Standing::Granted(_) | Standing::Suspended => true,
@@ -178,6 +178,11 @@ impl ControlPlane {
         }
         Ok(())
     }
+}
+
+/// Whether it is the secret of a key that the demo makes, and so no secret.
+pub fn is_demo_key(secret: &str) -> bool {
+    DEMO_KEYS.iter().any(|(_, known)| *known == secret)
 }
 
 fn seeder(tenant: &str) -> Result<Actor, SeedError> {

@@ -23,6 +23,7 @@ mod writer;
 
 pub use alive::Pulse;
 pub use change::{ChangeSet, Layer};
+pub use demo::is_demo_key;
 pub use error::{OpenError, RelayError, SeedError, StoreError, WriteError};
 pub use http::routes;
 pub use plane::{ControlOptions, ControlPlane};

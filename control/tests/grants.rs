@@ -546,3 +546,59 @@ async fn a_secret_that_is_a_tenants_key_is_no_operators_key() {
     assert_eq!(opened(&control, "demo-key").await, (403, 403));
     assert_eq!(opened(&control, "g").await, (401, 401), "nothing changed");
 }
+
+#[tokio::test]
+async fn the_demos_keys_are_known_until_they_are_forgotten_and_nothing_else_is() {
+    let control = Control::demo().await;
+    control
+        .plane
+        .ensure_operator_keys(both("a", "g"))
+        .await
+        .unwrap();
+    let kept = control.items().await;
+    assert!(control.plane.holds_demo_keys().await.unwrap());
+    access_events(&control).await;
+    set_status(&control, "demo", "suspended").await;
+    for name in ["demo-admin-key", "demo-gateway-key"] {
+        delete(&control, "a", name).await.expect(200);
+    }
+    delete(&control, "demo2-key", "demo2-key").await.expect(200);
+    assert!(
+        control.plane.holds_demo_keys().await.unwrap(),
+        "one of a suspended tenant"
+    );
+    access_events(&control).await;
+    control.plane.forget_demo_keys().await.unwrap();
+    assert!(!control.plane.holds_demo_keys().await.unwrap());
+    let events = access_events(&control).await;
+    let gone = EventBody::AccessChanged {
+        grant: KeyDigest::of("demo-key").into(),
+        now: None,
+    };
+    assert_eq!(
+        events.len(),
+        1,
+        "the others were revoked before: {events:?}"
+    );
+    assert_eq!(events[0].body, gone);
+    let lines = audited(&control, "a", "demo", "key:demo-key").await;
+    assert_eq!(lines, ["create", "remove"]);
+    assert_eq!(opened(&control, "a").await, (200, 403));
+    assert_eq!(control.items().await, kept);
+    control.plane.forget_demo_keys().await.unwrap();
+    assert_eq!(access_events(&control).await, []);
+    // A demo later has its keys again, but for those that were revoked.
+    control.plane.seed_demo().await.unwrap();
+    assert_eq!(opened(&control, "demo-admin-key").await, (401, 401));
+    let body = json!({"tenantId": "demo", "edition": "enterprise", "status": "active"});
+    control.post("a", "/v1/tenants", body).await.expect(200);
+    control.get("demo-key", "/v1/sets").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_last_key_of_the_platform_is_forgotten_too_if_it_is_the_demos() {
+    let control = Control::demo().await;
+    control.plane.forget_demo_keys().await.unwrap();
+    assert_eq!(opened(&control, "demo-admin-key").await, (401, 401));
+    assert_eq!(opened(&control, "demo-gateway-key").await, (401, 401));
+}

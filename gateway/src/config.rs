@@ -59,6 +59,8 @@ pub struct Config {
     pub admin_key: Option<Secret>,
     /// Whether the demo's tenants and keys exist.
     pub demo: bool,
+    /// Remove the demo's keys.
+    pub forget_demo: bool,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections of one tenant; none if its edition decides.
@@ -349,6 +351,7 @@ impl Config {
             control_key: None,
             admin_key: None,
             demo: false,
+            forget_demo: false,
             connections_max: 0,
             connections_per_tenant_max: None,
             handshakes_max: 0,

@@ -87,6 +87,16 @@ pub enum ServeError {
     /// The demo's data or the keys of the configuration cannot be written.
     #[error("the store does not take its first data: {0}")]
     Seed(#[from] freshet_control::SeedError),
+    /// The store was a demo's, and everyone knows its keys.
+    #[error(
+        "the store in {} holds the keys of the demo, which everyone knows. Start with --demo again, on \
+         loopback; or once with --forget-demo, which removes these keys and keeps tenants and values",
+        data.display()
+    )]
+    DemoKeys {
+        /// Where.
+        data: std::path::PathBuf,
+    },
     /// Kafka cannot be reached.
     #[error("the outbox cannot be connected to Kafka: {0}")]
     Sink(#[from] freshet_control::SinkError),

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use freshet_control::is_demo_key;
+
 use super::{Config, ConfigError, Role, SourceChoice};
 
 fn refuse(problem: impl Into<String>, remedy: &'static str) -> Result<(), ConfigError> {
@@ -66,6 +68,46 @@ fn demo(config: &Config) -> Result<(), ConfigError> {
             return refuse(
                 format!("demo adds keys that everyone knows, and {option} is {address}"),
                 "Leave demo off, or let every address be loopback, such as 127.0.0.1:7400",
+            );
+        }
+    }
+    forget_demo(config)?;
+    demo_secrets(config)
+}
+
+fn forget_demo(config: &Config) -> Result<(), ConfigError> {
+    if !config.forget_demo {
+        return Ok(());
+    }
+    if config.demo {
+        return refuse(
+            "demo adds the keys that forget-demo removes",
+            "Leave one of them off",
+        );
+    }
+    if config.role == Role::Gateway {
+        return refuse(
+            "role gateway has no store, so forget-demo removes nothing",
+            "Start the control plane with it instead",
+        );
+    }
+    Ok(())
+}
+
+/// A gateway alone may show the key of a demo elsewhere.
+fn demo_secrets(config: &Config) -> Result<(), ConfigError> {
+    if config.demo || config.role == Role::Gateway {
+        return Ok(());
+    }
+    let keys = [
+        ("admin-key", &config.admin_key),
+        ("control-key", &config.control_key),
+    ];
+    for (option, key) in keys {
+        if key.as_ref().is_some_and(|key| is_demo_key(key.reveal())) {
+            return refuse(
+                format!("{option} is a key of the demo, which everyone knows"),
+                "Choose another text, best 32 random bytes in hex",
             );
         }
     }

@@ -214,6 +214,43 @@ fn the_demo_is_refused_on_an_address_that_is_not_loopback() {
 }
 
 #[test]
+fn a_demo_is_not_forgotten_while_it_runs_nor_where_there_is_no_store() {
+    let message = refusal(&["--demo", "--forget-demo"]);
+    assert!(message.contains("Leave one of them off"), "{message}");
+    let gateway = ["--role", "gateway", "--source", "kafka://127.0.0.1:1"];
+    let control = ["--control", "http://127.0.0.1:1", "--control-key", "k"];
+    let args = [&gateway[..], &control, &["--forget-demo"]].concat();
+    assert!(refusal(&args).contains("no store"));
+    assert!(serve(&["--forget-demo"]).unwrap().forget_demo);
+}
+
+#[test]
+fn a_key_of_the_demo_is_no_operators_key() {
+    for option in ["--admin-key", "--control-key"] {
+        for key in [
+            "demo-key",
+            "demo2-key",
+            "demo-gateway-key",
+            "demo-admin-key",
+        ] {
+            let message = refusal(&[option, key]);
+            assert!(
+                message.contains(option.trim_start_matches('-')),
+                "{message}"
+            );
+        }
+    }
+    let gateway = ["--role", "gateway", "--source", "kafka://127.0.0.1:1"];
+    let of_demo = [
+        "--control",
+        "http://127.0.0.1:1",
+        "--control-key",
+        "demo-gateway-key",
+    ];
+    assert!(serve(&[gateway, of_demo].concat()).is_ok());
+}
+
+#[test]
 fn the_demo_brings_its_gateway_key_unless_another_is_set() {
     let key = |args: &[&str]| {
         serve(args)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use freshet_control::{
-    ControlOptions, ControlPlane, EventSink, KafkaSink, OperatorKeys, RelayError,
+    ControlOptions, ControlPlane, EventSink, KafkaSink, OperatorKeys, RelayError, is_demo_key,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,15 +25,35 @@ pub(super) async fn open(config: &Config) -> Result<ControlPlane, ServeError> {
             data: config.data.clone(),
             error,
         })?;
+    match fill(config, &control).await {
+        Ok(()) => Ok(control),
+        Err(error) => {
+            control.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn fill(config: &Config, control: &ControlPlane) -> Result<(), ServeError> {
     if config.demo {
         control.seed_demo().await?;
+    } else if config.forget_demo {
+        control.forget_demo_keys().await?;
+    } else if control.holds_demo_keys().await? {
+        let data = config.data.clone();
+        return Err(ServeError::DemoKeys { data });
     }
-    let keys = OperatorKeys {
-        admin: config.admin_key.as_ref().map(Secret::reveal),
-        gateway: config.control_key.as_ref().map(Secret::reveal),
+    // The demo's own key is no operator's: it must not take the place of one.
+    let named = |key: &'_ Option<Secret>| {
+        let secret = key.as_ref().map(|key| key.reveal().to_owned());
+        secret.filter(|secret| !(config.demo && is_demo_key(secret)))
     };
-    control.ensure_operator_keys(keys).await?;
-    Ok(control)
+    let (admin, gateway) = (named(&config.admin_key), named(&config.control_key));
+    let keys = OperatorKeys {
+        admin: admin.as_deref(),
+        gateway: gateway.as_deref(),
+    };
+    Ok(control.ensure_operator_keys(keys).await?)
 }
 
 /// Starts the relay from the outbox; answers the gateway's end of the bus, if it is embedded.

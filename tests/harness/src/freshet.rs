@@ -151,6 +151,11 @@ impl FreshetProcess {
         self.wait_until_ready()
     }
 
+    /// Changes the options of later starts.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
     /// Starts the server as [`Self::restart`] does, and does not wait.
     ///
     /// # Errors

@@ -61,6 +61,13 @@ impl Raw {
             .is_ok()
     }
 
+    /// Shuts down its side: nothing more is sent, and the answer is still waited for.
+    pub fn end(&self) {
+        let socket = socket2::SockRef::from(&self.socket);
+        // A server that is gone already is no failure.
+        drop(socket.shutdown(std::net::Shutdown::Write));
+    }
+
     /// Everything until the server closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

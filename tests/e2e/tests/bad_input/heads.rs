@@ -120,9 +120,9 @@ async fn a_stream_request_that_is_no_upgrade_is_answered_426() {
 }
 
 #[tokio::test]
-async fn a_handshake_of_another_websocket_version_is_answered_400() {
+async fn a_handshake_of_another_websocket_version_is_answered_426() {
     let head = handshake(Some("demo-key")).replace("Version: 13", "Version: 8");
-    is_refused(head.as_bytes(), 400, "request.malformed").await;
+    is_refused(head.as_bytes(), 426, "request.upgrade_required").await;
 }
 
 #[tokio::test]

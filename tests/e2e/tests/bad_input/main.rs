@@ -10,6 +10,7 @@ mod autobahn;
 mod early;
 mod floods;
 mod frames;
+mod front;
 mod heads;
 mod limits;
 mod proxies;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ use bytes::Bytes;
 use freshet_e2e::api::{Api, publish_body};
 use freshet_e2e::names::{Ask, Names};
 use freshet_e2e::patience::until;
-use freshet_e2e::raw::{Raw, handshake};
+use freshet_e2e::raw::handshake;
 use freshet_e2e::shop::Shop;
 use freshet_test_harness::KafkaBroker;
 use http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// With what the process ends. Source: sysexits.h, `EX_SOFTWARE`.
 const EXIT_CODE: i32 = 70;
@@ -25,19 +28,17 @@ const EXIT_CODE: i32 = 70;
 /// again if it has not ended.
 const TURN: Duration = Duration::from_secs(2);
 
+/// Looks at the process between two rounds of work. Source: looks are 10 ms apart, and a part may be
+/// struck when it works, or when it has rested for a second.
+const WORK_EVERY: usize = 200;
+
 /// Gives every part something to do. What becomes of it does not matter: the server is dying.
 async fn put_to_work(shop: &Shop, number: usize) {
-    let address = shop.address();
-    let connection = async {
-        let mut raw = Raw::connect(address).await;
-        raw.send(handshake(Some("demo-key")).as_bytes()).await;
-        raw.some(1).await;
-    };
     let changes = json!({"set": {"work": number}});
     let publish = publish_body(&Names::web(), &changes).to_string();
     let import = json!({"changes": [publish_body(&Names::web(), &changes)]}).to_string();
     let read = format!("/v1/config?{}", Ask::of(&Names::web()).query());
-    take_turn(try_connect(address, connection)).await;
+    take_turn(connect(shop.address())).await;
     take_turn(ask(&shop.demo, Method::GET, &read, String::new())).await;
     take_turn(ask(&shop.demo, Method::POST, "/v1/config/publish", publish)).await;
     take_turn(ask(&shop.demo, Method::POST, "/v1/import", import)).await;
@@ -47,11 +48,17 @@ async fn put_to_work(shop: &Shop, number: usize) {
     drop(shop.server.admin_get("/metrics"));
 }
 
-/// Nobody may listen any more.
-async fn try_connect(address: std::net::SocketAddr, work: impl Future<Output = ()>) {
-    if tokio::net::TcpStream::connect(address).await.is_ok() {
-        work.await;
-    }
+/// Opens a WebSocket and hears the first of it.
+async fn connect(server: SocketAddr) {
+    let Ok(mut socket) = TcpStream::connect(server).await else {
+        return;
+    };
+    let hello = async {
+        let head = handshake(Some("demo-key"));
+        socket.write_all(head.as_bytes()).await?;
+        socket.read_u8().await
+    };
+    drop(hello.await);
 }
 
 async fn ask(api: &Api, method: Method, path: &str, body: String) {
@@ -71,11 +78,13 @@ async fn ends_the_process(mut shop: Shop, part: &str, way: &str) {
     shop.server
         .set_variable("FRESHET_FAULT", &format!("{part}:{way}"));
     shop.server.spawn().unwrap();
-    let mut number = 0;
+    let mut looks = 0_usize;
     let mut status: Option<ExitStatus> = None;
     until(&format!("a server whose {part} is dead ends"), async || {
-        number += 1;
-        put_to_work(&shop, number).await;
+        if looks.is_multiple_of(WORK_EVERY) {
+            put_to_work(&shop, looks).await;
+        }
+        looks += 1;
         status = shop.server.ended().unwrap();
         status.map(|_| ())
     })

@@ -16,11 +16,11 @@ use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::frame::{Auth, ClientFrame, ServerFrame};
 use freshet_proto::timestamp::Timestamp;
 use http::Method;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 /// How long a key lives that is to end in a test, in milliseconds. Source: arbitrary, because a
 /// stream is opened with it before it ends, and the test waits for its end.
-const LIFE_MILLIS: u64 = 3_000;
+const LIFE_MILLIS: u64 = 4_000;
 
 async fn put_status(shop: &Shop, tenant: &str, status: &str) {
     let body = json!({"tenantId": tenant, "edition": "enterprise", "status": status});
@@ -43,8 +43,15 @@ async fn shrink(shop: &Shop, id: &str, scopes: &[&str]) {
 
 /// Makes a key that ends soon, by the server's own clock; answers its secret.
 async fn key_that_ends(shop: &Shop) -> String {
-    shop.demo.set(&Names::web(), "now", Json::Null).await;
-    let now = shop.demo.config(&Names::web()).await.head.issued_at;
+    let (id, _) = shop.demo.create_key(&["ecs:read:demo"]).await;
+    let keys = shop.demo.get("/v1/keys").await.json();
+    let items = keys["items"].as_array().unwrap();
+    let made = items.iter().find(|item| item["keyId"] == id.as_str());
+    let now: Timestamp = made.unwrap()["createdAt"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     let end = Timestamp::from_millis(now.as_millis() + LIFE_MILLIS).unwrap();
     let body = json!({
         "name": "of a test", "scopes": ["ecs:read:demo"], "notAfter": end.to_string(),

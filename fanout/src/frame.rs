@@ -17,7 +17,8 @@ pub enum Wire {
     WebSocket = 0,
     /// JSON in server-sent events.
     Sse = 1,
-    /// The body of `GET /v1/config`, for a read that waits.
+    /// The body of `GET /v1/config`, for a read that waits. With hints it is empty: the read waits for
+    /// the head alone.
     Body = 2,
 }
 
@@ -77,10 +78,9 @@ impl FrameGauge {
         }
     }
 
-    /// A frame that a view may remember.
-    pub(crate) fn frame_for(&self, view: u32, bytes: Vec<u8>, cursor: Option<Cursor>) -> Frame {
+    /// A view may remember a frame now.
+    pub(crate) fn note_made_for(&self, view: u32) {
         self.made_for.borrow_mut().push(view);
-        self.frame(bytes, cursor)
     }
 
     /// A view that a frame was made for; each as often as it was.

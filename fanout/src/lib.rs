@@ -8,6 +8,7 @@
 //! named `handle_*` take input, methods named `poll_*` give output: one input at a time, then drain
 //! the outputs.
 
+mod bodies;
 mod chain;
 pub mod channel;
 pub mod coalesce;

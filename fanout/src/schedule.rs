@@ -60,6 +60,8 @@ pub(crate) struct Tenant {
     pub(crate) catch_up: VecDeque<ConnId>,
     /// Whether passes go before `catch_up` in this turn; they change places with each.
     is_passes_turn: bool,
+    /// What was sent for it out of its turn, and is paid for in the next.
+    owed_bytes: i64,
 }
 
 /// A tenant's passes in one lane, and its share of it.
@@ -95,7 +97,19 @@ impl Tenant {
             urgent: Line::default(),
             catch_up: VecDeque::new(),
             is_passes_turn: false,
+            owed_bytes: 0,
         }
+    }
+
+    /// Something was sent for it out of its turn, while others had work.
+    pub(crate) fn owe(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(CREDIT_BYTES_MAX) + WRITE_BYTES;
+        self.owed_bytes = (self.owed_bytes + bytes).min(CREDIT_BYTES_MAX);
+    }
+
+    /// Whether it owes a whole turn.
+    pub(crate) fn owes_a_turn(&self) -> bool {
+        self.owed_bytes >= QUANTUM_BYTES
     }
 
     pub(crate) fn line(&mut self, lane: Lane) -> &mut Line {
@@ -221,6 +235,12 @@ impl Ring {
         })
     }
 
+    /// Whether another tenant than this one has work, or had until a moment ago.
+    pub(crate) fn has_others(&self, tenant: &Tenant) -> bool {
+        let turns = self.urgent.len() + self.fresh.len() + self.settled.len();
+        turns > usize::from(tenant.usual.is_queued) + usize::from(tenant.urgent.is_queued)
+    }
+
     /// Whose turn it is.
     pub(crate) fn front(&self) -> Option<Turn> {
         let fresh = self.fresh.front().map(|index| (index, true));
@@ -244,11 +264,18 @@ impl Ring {
 
     /// Begins or goes on with a turn.
     pub(crate) fn begin(&mut self, turn: Turn, tenant: &mut Tenant) {
+        let owed_bytes = tenant.owed_bytes;
         let line = tenant.line(turn.lane);
         let is_new_turn = line.is_spent();
         if is_new_turn {
             line.deficit_bytes += QUANTUM_BYTES;
         }
+        if owed_bytes > 0 && turn.lane == Lane::Usual {
+            let paid = owed_bytes.clamp(0, line.deficit_bytes.max(0));
+            line.deficit_bytes -= paid;
+            tenant.owed_bytes -= paid;
+        }
+        let line = tenant.line(turn.lane);
         self.began_with_bytes = line.deficit_bytes;
         if is_new_turn && turn.lane == Lane::Usual {
             tenant.is_passes_turn = !tenant.is_passes_turn;

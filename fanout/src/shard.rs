@@ -3,7 +3,7 @@
 //! Split by question: who may subscribe to what (`admission`), what a channel's news do (`feed`),
 //! what is sent to whom and in which order (`delivery`), what happens when time passes (`expiry`),
 //! what is asked of the origin
-//! (`loading`), what happens when there is too much of everything (`pressure`), and what can be asked here (`inspect`).
+//! (`loading`), what reads are answered with (`reading`), what happens when there is too much of everything (`pressure`), and what can be asked here (`inspect`).
 
 mod admission;
 #[cfg(test)]
@@ -14,6 +14,7 @@ mod feed;
 mod inspect;
 mod loading;
 mod pressure;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -22,11 +23,13 @@ use freshet_proto::close::{CloseReason, ErrorCode};
 use freshet_proto::frame::{ErrorFrame, Reauth};
 use freshet_proto::ids::{ChannelId, Epoch, SubscriptionId, TenantId};
 use freshet_proto::principal::Edition;
-pub use inspect::{ConnectionRow, Convergence, Gauges, NoRoom, RevisionShare, SubscriptionRow};
+pub use inspect::{ConnectionRow, Convergence, Gauges, RevisionShare, SubscriptionRow};
 pub use loading::{Load, LoadFailure};
+pub use reading::{NoBody, NoRoom};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::bodies::Bodies;
 use crate::chain::Links;
 use crate::channel::Channel;
 use crate::coalesce::Pace;
@@ -96,6 +99,9 @@ pub struct Closing {
 /// - S5: a subscription's channel belongs to its connection's tenant.
 /// - S6: whoever has work has a turn before every other tenant had more than a few: `2 * 5` each in
 ///   the usual lane, and `1 + 1/4` in the urgent one.
+/// - S7: at most `frame_bytes_max` bytes of frames are alive, and one frame; bytes count as long as
+///   anyone holds a part of them. Answers of reads that were handed out are not taken back, so while
+///   those alone are more, nothing is remembered and no client is left with a frame in flight.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
@@ -130,6 +136,7 @@ pub struct Shard {
     #[cfg(test)]
     patience: crate::schedule::tests::Patience,
     gauge: FrameGauge,
+    bodies: Bodies,
     counters: Counters,
 }
 
@@ -242,6 +249,7 @@ impl Shard {
             #[cfg(test)]
             patience: crate::schedule::tests::Patience::default(),
             gauge,
+            bodies: Bodies::default(),
             counters: Counters::default(),
         }
     }

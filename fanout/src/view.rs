@@ -6,6 +6,7 @@ use freshet_proto::frame::{DeliveryMode, ResumeMode};
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
 use freshet_proto::limits::SNAPSHOT_CHUNK_BYTES;
 
+use crate::bodies::Bodies;
 use crate::channel::Channel;
 use crate::encode::{Start, Writer, route, sees_change};
 use crate::frame::{Frame, FrameGauge, Wire};
@@ -144,11 +145,16 @@ pub(crate) struct Update {
 
 /// What a view needs from around it to make frames.
 pub(crate) struct Studio<'a> {
+    /// Its number.
     pub(crate) view: u32,
     pub(crate) id: &'a ChannelId,
     pub(crate) channel: &'a Channel,
     pub(crate) gauge: &'a FrameGauge,
+    pub(crate) bodies: &'a Bodies,
 }
+
+/// A frame would be made, were there not too many.
+struct NotNow;
 
 impl View {
     /// A view without entries, at its place in its channel.
@@ -217,6 +223,21 @@ impl View {
             .find_or(studio, key, |studio| make_update(view_key, key, studio))
     }
 
+    /// Whether the entry at `place`, a read, is to be answered and its body would have to be made.
+    pub(crate) fn wants_new_body(&self, place: usize, channel: &Channel, bodies: &Bodies) -> bool {
+        let (entry, head) = (&self.entries[place], channel.head());
+        let head = Cursor {
+            epoch: head.epoch,
+            revision: head.revision,
+        };
+        self.key.mode == DeliveryMode::Delta
+            && entry.is_behind(head.revision)
+            && !is_waiting_read(channel, &self.key.filter, (entry.cursor, entry.start))
+            && bodies
+                .find(self.key.channel, head, &self.key.filter)
+                .is_none()
+    }
+
     /// Drops the frames that are remembered.
     pub(crate) fn forget_frames(&mut self) {
         self.memo = Memo::default();
@@ -245,10 +266,10 @@ impl View {
                 epoch: studio.channel.head().epoch,
                 revision: key.from,
             };
-            Some(Update {
+            Ok(Some(Update {
                 frame: studio.frame(writer, Some(cursor)),
                 resumed: None,
-            })
+            }))
         });
         update
             .expect("a bookmark always has something to say")
@@ -259,7 +280,25 @@ impl View {
 
 impl Studio<'_> {
     fn frame(&self, writer: Writer, cursor: Option<Cursor>) -> Frame {
-        self.gauge.frame_for(self.view, writer.into_bytes(), cursor)
+        self.gauge.note_made_for(self.view);
+        self.gauge.frame(writer.into_bytes(), cursor)
+    }
+
+    /// The body of a read of the channel, whose number is given; none if it would have to be made
+    /// while more bytes of frames are alive than may be.
+    pub(crate) fn body(&self, channel: u32, filter: &KeyFilter) -> Option<Frame> {
+        let head = self.head();
+        if let Some(frame) = self.bodies.find(channel, head, filter) {
+            return Some(frame);
+        }
+        if self.gauge.is_over() {
+            return None;
+        }
+        let mut writer = Writer::new(Wire::Body);
+        writer.body(self.id, self.channel, filter);
+        let frame = self.gauge.frame(writer.into_bytes(), Some(head));
+        self.bodies.keep(channel, filter, frame.clone());
+        Some(frame)
     }
 
     fn head(&self) -> Cursor {
@@ -271,27 +310,44 @@ impl Studio<'_> {
     }
 }
 
-fn make_update(view: &ViewKey, key: MemoKey, studio: &Studio<'_>) -> Option<Update> {
-    let (channel, filter) = (studio.channel, &view.filter);
-    let mut writer = Writer::new(key.wire);
-    if key.wire == Wire::Body {
-        // A read that holds what its filter shows goes on waiting; one that was answered is over.
-        let waits = key.start == Some(Start::Resume) && !sees_change(channel, filter, key.from);
-        if waits || key.start.is_none() {
-            return None;
-        }
-        writer.body(studio.id, channel, filter);
-        let cursor = studio.head();
-        return Some(Update {
-            frame: studio.frame(writer, Some(cursor)),
-            resumed: None,
-        });
+/// Whether a read goes on waiting: it holds what its filter shows, or it was answered.
+fn is_waiting_read(
+    channel: &Channel,
+    filter: &KeyFilter,
+    (from, start): (Revision, Option<Start>),
+) -> bool {
+    match start {
+        None => true,
+        Some(Start::Resume) => !sees_change(channel, filter, from),
+        Some(Start::NoCursor | Start::OtherEpoch) => false,
     }
+}
+
+fn make_update(
+    view: &ViewKey,
+    key: MemoKey,
+    studio: &Studio<'_>,
+) -> Result<Option<Update>, NotNow> {
+    let (channel, filter) = (studio.channel, &view.filter);
+    if key.wire == Wire::Body {
+        if is_waiting_read(channel, filter, (key.from, key.start)) {
+            return Ok(None);
+        }
+        let frame = match view.mode {
+            DeliveryMode::Delta => studio.body(view.channel, filter).ok_or(NotNow)?,
+            // It only waits for the head, which the frame's cursor says.
+            DeliveryMode::Hint => studio.gauge.frame(Vec::new(), Some(studio.head())),
+        };
+        studio.gauge.note_made_for(studio.view);
+        let resumed = None;
+        return Ok(Some(Update { frame, resumed }));
+    }
+    let mut writer = Writer::new(key.wire);
     let route = route(channel, filter, key.from, key.start);
     if key.start.is_some() {
         writer.resumed(key.sub, route, channel);
     } else if !sees_change(channel, filter, key.from) {
-        return None;
+        return Ok(None);
     }
     match (route.mode, view.mode) {
         (ResumeMode::Unchanged, _) => {}
@@ -307,10 +363,10 @@ fn make_update(view: &ViewKey, key: MemoKey, studio: &Studio<'_>) -> Option<Upda
     }
     let cursor = studio.head();
     let resumed = key.start.map(|_| route.mode);
-    Some(Update {
+    Ok(Some(Update {
         frame: studio.frame(writer, Some(cursor)),
         resumed,
-    })
+    }))
 }
 
 impl Memo {
@@ -318,7 +374,7 @@ impl Memo {
         &mut self,
         studio: &Studio<'_>,
         key: MemoKey,
-        make: impl FnOnce(&Studio<'_>) -> Option<Update>,
+        make: impl FnOnce(&Studio<'_>) -> Result<Option<Update>, NotNow>,
     ) -> Option<&Update> {
         let head = studio.head();
         if self.head != Some(head) {
@@ -335,7 +391,7 @@ impl Memo {
             self.last_hit = match self.items.iter().position(|(held, _)| *held == key) {
                 Some(place) => place,
                 None => {
-                    let made = make(studio);
+                    let made = make(studio).ok()?;
                     self.keep(key, made)
                 }
             };

@@ -121,13 +121,21 @@ proptest! {
     #[test]
     fn whoever_has_work_has_a_turn_within_a_bound(
         ops in prop::collection::vec(
-            ((0..8u32, lane(), 1..400u32), prop::collection::vec((1..40u32, 0..20_000usize), 0..12)),
+            (
+                (0..8u32, lane(), 1..400u32),
+                // Who has something sent out of its turn, and how much.
+                prop::option::weighted(0.3, (0..8usize, 0..2_000_000usize)),
+                prop::collection::vec((1..40u32, 0..20_000usize), 0..12),
+            ),
             1..200,
         ),
     ) {
         let mut world = World::new(8);
-        for ((tenant, lane, writes), slices) in ops {
+        for ((tenant, lane, writes), owed, slices) in ops {
             world.add(tenant, lane, writes);
+            if let Some((tenant, bytes)) = owed {
+                world.tenants[tenant].owe(bytes);
+            }
             for (writes_max, bytes) in slices {
                 world.slice(writes_max, bytes);
             }

@@ -4,7 +4,7 @@ use freshet_proto::close::CloseReason;
 
 use super::{ConnId, Shard, small};
 use crate::encode::Writer;
-use crate::frame::{Frame, FrameGauge};
+use crate::frame::{Frame, FrameGauge, Wire};
 use crate::schedule::{Lane, Turn, TurnEnd, Work};
 use crate::time::Time;
 use crate::view::{Pass, Studio, Update};
@@ -235,9 +235,12 @@ impl Shard {
             id: &slot.id,
             channel,
             gauge: &self.gauge,
+            bodies: &self.bodies,
         };
         let mut next = view.pass.map_or(0, |pass| pass.next);
         let mut outcome = Slice::Done;
+        // Not allocated unless a read must be put off.
+        let mut put_off = Vec::new();
         while let Some(entry) = view.entries.get(next) {
             if !entry.is_behind(head) {
                 next += 1;
@@ -271,10 +274,17 @@ impl Shard {
                     &self.gauge,
                 );
                 view.entries[next].reach(head);
+            } else if conn.wire == Wire::Body && self.gauge.is_over() {
+                put_off.push(ConnId {
+                    index,
+                    generation: conn.generation,
+                });
             }
             next += 1;
         }
         view.pass = Some(Pass { lane, next });
+        // Their turn finds room, or refuses them.
+        put_off.into_iter().for_each(|id| self.queue_conn(id));
         outcome
     }
 
@@ -291,6 +301,9 @@ impl Shard {
         }
         if batch.holds(conn.batch, batch_number) {
             return false;
+        }
+        if conn.wire == Wire::Body && self.gauge.is_over() && self.refuse_body(id) {
+            return true;
         }
         let Some(update) = self.next_update(id) else {
             self.conns[id.index()].is_queued = false;
@@ -393,6 +406,7 @@ impl Shard {
                 id: &slot.id,
                 channel,
                 gauge: &self.gauge,
+                bodies: &self.bodies,
             };
             if let Some(update) = view.update(place, conn.wire, &studio) {
                 let update = update.clone();
@@ -419,6 +433,7 @@ impl Shard {
                 id: &slot.id,
                 channel,
                 gauge: &self.gauge,
+                bodies: &self.bodies,
             };
             Some(view.bookmark(place, conn.wire, &studio))
         });

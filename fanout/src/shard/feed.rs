@@ -177,6 +177,7 @@ impl Shard {
     pub(super) fn remove_channel(&mut self, index: u32) {
         self.pause(index, None);
         self.withdraw(index);
+        self.bodies.forget_channel(index);
         // Its number may be another channel's next.
         self.forget_ended_pass(index);
         let slot = self.channels.remove(index as usize);

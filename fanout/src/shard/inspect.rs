@@ -2,18 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use freshet_proto::cursor::Cursor;
-use freshet_proto::filter::KeyFilter;
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId, TenantId};
-use freshet_proto::principal::Edition;
 use freshet_proto::timestamp::Timestamp;
 
 use super::{ConnId, Shard};
 use crate::counters::Counters;
-use crate::encode::Writer;
 use crate::frame::Wire;
-use crate::time::Time;
 
 /// Revisions of a convergence that are told apart; older ones count with the oldest. Source:
 /// arbitrary, because a curve needs the newest few and a table of more is not read.
@@ -83,38 +78,6 @@ pub struct Gauges {
 }
 
 impl Shard {
-    /// The cursor of a channel's head for a read, or none while it is on its way; then a
-    /// subscription on the wire `Body` waits for it. None of both if there is no room for it.
-    ///
-    /// # Errors
-    ///
-    /// [`NoRoom`]: the shell answers 503.
-    pub fn handle_read(
-        &mut self,
-        now: Time,
-        id: &ChannelId,
-        edition: Edition,
-    ) -> Result<Option<Cursor>, NoRoom> {
-        let index = self.channel_or_load(now, id, edition)?;
-        let channel = self.channels[index as usize].channel.as_ref();
-        Ok(channel.map(|channel| {
-            let head = channel.head();
-            Cursor {
-                epoch: head.epoch,
-                revision: head.revision,
-            }
-        }))
-    }
-
-    /// The body of a read, if the channel is in memory. Cost: O(bytes of the body).
-    pub fn body(&self, id: &ChannelId, filter: &KeyFilter) -> Option<Bytes> {
-        let index = *self.channel_index.get(id)?;
-        let channel = self.channels[index as usize].channel.as_ref()?;
-        let mut writer = Writer::new(Wire::Body);
-        writer.body(id, channel, filter);
-        Some(writer.into_bytes().into())
-    }
-
     /// How many subscribers stand where. Cost: O(subscribers of the channel).
     pub fn convergence(&self, id: &ChannelId) -> Convergence {
         let Some(slot) = self
@@ -239,31 +202,5 @@ impl Shard {
     /// Whether no connection is left.
     pub fn is_empty(&self) -> bool {
         self.conns.is_empty()
-    }
-}
-
-/// Why a subscription or a read has no place here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
-    /// The shard holds as many channels as it may.
-    #[error("this node holds as many channels as it may; come back later")]
-    Channels,
-    /// As many of the tenant's channels as may wait for their origin.
-    #[error("too many channels of this tenant are being loaded; come back when they are there")]
-    Loads,
-    /// As many filters of one channel as may be.
-    #[error("too many different filters of this channel are followed here; come back later")]
-    Views,
-}
-
-impl NoRoom {
-    /// When trying again makes sense.
-    pub const fn retry_after_ms(self) -> u32 {
-        match self {
-            // Source: arbitrary, because only the leaving of others makes room.
-            Self::Channels | Self::Views => 10_000,
-            // Source: arbitrary, because an origin answers some hundred questions a second.
-            Self::Loads => 1_000,
-        }
     }
 }

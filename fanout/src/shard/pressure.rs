@@ -175,6 +175,9 @@ impl Shard {
     }
 
     fn forget_first(&mut self) -> bool {
+        if self.bodies.forget_first() {
+            return true;
+        }
         let Remembering { links, line } = &mut self.remembering;
         let first = line.pop_front(links);
         if let Some(index) = first {

@@ -1,4 +1,5 @@
 mod admission;
+mod bodies;
 mod bounds;
 mod client;
 mod delivery;

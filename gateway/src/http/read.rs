@@ -5,12 +5,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 use freshet_fanout::ConnId;
 use freshet_fanout::encode::{TTL_SECONDS, etag};
-use freshet_fanout::frame::Wire;
+use freshet_fanout::frame::{Frame, Wire};
+use freshet_fanout::shard::NoBody;
 use freshet_proto::close::ErrorCode;
 use freshet_proto::cursor::Cursor;
 use freshet_proto::etag::opaque;
 use freshet_proto::filter::KeyFilter;
-use freshet_proto::frame::{ClientFrame, Subscribe};
+use freshet_proto::frame::{ClientFrame, DeliveryMode, Subscribe};
 use freshet_proto::ids::ChannelId;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -54,7 +55,7 @@ async fn read<B>(
         .collect();
     if let (true, Some(wait)) = (is_known(&known, head, &filter), query.wait) {
         let _place = shell.services.admission.admit_wait(caller.principal())?;
-        let changed = shell.next_body(&caller, query.subscribe(Some(head)));
+        let changed = shell.next_body(&caller, whole(query, Some(head)));
         let left = super::visitor(request.extensions()).left();
         // Dropping the wait takes it out of the core.
         let changed = tokio::select! {
@@ -75,8 +76,7 @@ async fn read<B>(
         put_headers(&mut answer, head, &filter);
         return Ok(answer);
     }
-    let body = shell.with_core(|core, _| core.body(&channel, &filter));
-    let body = body.ok_or_else(|| Refusal::channel_unavailable("the channel is being loaded"))?;
+    let (head, body) = shell.body(&caller, &channel, &filter).await?;
     Ok(ok(shell, head, &filter, body))
 }
 
@@ -128,6 +128,33 @@ fn put_headers(answer: &mut Answer, cursor: Cursor, filter: &KeyFilter) {
     }
 }
 
+/// A body, and the head it is of.
+fn parts(frame: &Frame) -> (Cursor, Bytes) {
+    let cursor = frame.cursor().expect("a body moves its client");
+    (cursor, frame.bytes().clone())
+}
+
+/// A subscription whose answer is a body.
+fn whole(query: ChannelQuery, cursor: Option<Cursor>) -> Subscribe {
+    Subscribe {
+        mode: DeliveryMode::Delta,
+        ..query.subscribe(cursor)
+    }
+}
+
+/// A subscription to a channel, by a read.
+fn subscribe_to(channel: &ChannelId, keys: KeyFilter, mode: DeliveryMode) -> Subscribe {
+    Subscribe {
+        sub: ONLY,
+        environment: channel.environment.clone(),
+        set: channel.set.clone(),
+        app: channel.app.clone(),
+        keys,
+        mode,
+        cursor: None,
+    }
+}
+
 /// Why the core let a read go.
 fn refusal(code: Option<ErrorCode>) -> Refusal {
     match code {
@@ -136,6 +163,7 @@ fn refusal(code: Option<ErrorCode>) -> Refusal {
         Some(ErrorCode::Expired) => AuthError::Expired.into(),
         Some(ErrorCode::TenantSuspended) => AuthError::Suspended.into(),
         Some(ErrorCode::Forbidden) => Refusal::forbidden("the key may read no more"),
+        Some(ErrorCode::Overloaded) => Refusal::channel_unavailable(NoBody::Overloaded.to_string()),
         Some(_) | None => {
             Refusal::channel_unavailable("the channel could not be loaded; try again")
         }
@@ -166,15 +194,8 @@ impl Shell {
         match head {
             Ok(Some(head)) => Ok(head),
             Ok(None) => {
-                let subscribe = Subscribe {
-                    sub: ONLY,
-                    environment: channel.environment.clone(),
-                    set: channel.set.clone(),
-                    app: channel.app.clone(),
-                    keys: KeyFilter::all(),
-                    mode: freshet_proto::frame::DeliveryMode::Delta,
-                    cursor: None,
-                };
+                // Only the head is wanted, and no body.
+                let subscribe = subscribe_to(channel, KeyFilter::all(), DeliveryMode::Hint);
                 let timeout = self.services.config.control_timeout;
                 match tokio::time::timeout(timeout, self.next_body(caller, subscribe)).await {
                     Ok(outcome) => outcome.map(|(cursor, _)| cursor),
@@ -184,6 +205,32 @@ impl Shell {
                 }
             }
             Err(error) => Err(Refusal::channel_unavailable(error.to_string())),
+        }
+    }
+
+    /// The body of what is in memory: at once if it is small and its tenant has not had its share,
+    /// and in the tenant's turn otherwise.
+    async fn body(
+        self: &Rc<Self>,
+        caller: &Caller,
+        channel: &ChannelId,
+        filter: &KeyFilter,
+    ) -> Result<(Cursor, Bytes), Refusal> {
+        let body = self.with_core(|core, _| core.handle_body(channel, filter));
+        match body {
+            Ok(frame) => Ok(parts(&frame)),
+            Err(NoBody::NotItsTurn) => {
+                let subscribe = subscribe_to(channel, filter.clone(), DeliveryMode::Delta);
+                let timeout = self.services.config.control_timeout;
+                let turn = tokio::time::timeout(timeout, self.next_body(caller, subscribe));
+                turn.await.unwrap_or_else(|_| {
+                    let message = "the tenant's turn did not come in time";
+                    Err(Refusal::channel_unavailable(message))
+                })
+            }
+            Err(error @ (NoBody::NotLoaded | NoBody::Overloaded)) => {
+                Err(Refusal::channel_unavailable(error.to_string()))
+            }
         }
     }
 
@@ -198,7 +245,7 @@ impl Shell {
             caller: caller.clone(),
             wire: Wire::Body,
             sink: Sink::Read(Some(answer)),
-            permits: [None, None],
+            permit: None,
         });
         let _waiting = Waiting {
             shell: Rc::clone(self),
@@ -208,10 +255,7 @@ impl Shell {
             core.handle_frame(now, id, &ClientFrame::Subscribe(subscribe));
         });
         match outcome.await {
-            Ok(Outcome::Frame(frame)) => {
-                let cursor = frame.cursor().expect("a body moves its client");
-                Ok((cursor, frame.bytes().clone()))
-            }
+            Ok(Outcome::Frame(frame)) => Ok(parts(&frame)),
             Ok(Outcome::Refused(closing)) => {
                 let code = closing.error.map(|error| error.code);
                 Err(refusal(code))

@@ -11,6 +11,7 @@ use super::client::Follow;
 use super::world::{Answer, World};
 use crate::encode::{cursor_of_etag, etag};
 use crate::frame::Wire;
+use crate::shard::NoBody;
 use crate::testing::{cursor, hash_of};
 
 const ONE: &str = "acme/web:1";
@@ -105,16 +106,19 @@ fn a_read_tells_the_cursor_of_what_is_in_memory_and_its_body() {
         Ok(None),
         "it is on its way"
     );
-    assert_eq!(shard.body(&id, &KeyFilter::all()), None);
+    let body = shard.handle_body(&id, &KeyFilter::all());
+    assert!(matches!(body, Err(NoBody::NotLoaded)));
     world.answer_all(0);
     world.publish_now(0, &[("a", Some(ONE)), ("b", Some(ONE))]);
     let shard = &mut world.nodes[0].shard;
     assert_eq!(shard.handle_read(now, &id, edition), Ok(Some(cursor(1, 2))));
-    let whole = ConfigBody::decode(&shard.body(&id, &KeyFilter::all()).unwrap()).unwrap();
+    let body = shard.handle_body(&id, &KeyFilter::all()).unwrap();
+    let whole = ConfigBody::decode(body.bytes()).unwrap();
     assert_eq!(whole.items, world.truth[0].newest().map);
     assert_eq!(whole.head.hash, Some(hash_of(&whole.items)));
     let filter = KeyFilter::new(&["b"]).unwrap();
-    let part = ConfigBody::decode(&shard.body(&id, &filter).unwrap()).unwrap();
+    let body = shard.handle_body(&id, &filter).unwrap();
+    let part = ConfigBody::decode(body.bytes()).unwrap();
     assert_eq!(part.items.len(), 1);
     assert_eq!((part.head.hash, part.head.filtered), (None, true));
 }

@@ -28,7 +28,7 @@ fn the_sizes_of_hot_types_are_known() {
     Conn 56
     SubRef 12
     Entry 32
-    Tenant 144
+    Tenant 152
     ChannelSlot 512
     Gcra 8
     ");

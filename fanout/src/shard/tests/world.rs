@@ -19,7 +19,7 @@ use super::client::{Client, Follow};
 use crate::counters::Counters;
 use crate::frame::Wire;
 use crate::limits::Settings;
-use crate::shard::{Batch, Closing, ConnId, Load, NewConn, Shard};
+use crate::shard::{Batch, Closing, ConnId, Load, NewConn, NoBody, Shard};
 use crate::testing::{History, cursor};
 use crate::time::Time;
 
@@ -285,15 +285,25 @@ impl World {
         for (sub, wanted) in reads {
             let follow = &self.clients[client].follows[&sub];
             let history = &self.truth[follow.channel];
-            let body = self.nodes[node].shard.body(&history.id, &follow.filter);
-            let Some(body) = body else {
-                assert!(
-                    history.was_denied,
-                    "a channel that is followed is in memory"
-                );
-                continue;
-            };
-            self.clients[client].on_read(sub, wanted, &body, &self.truth);
+            let shard = &mut self.nodes[node].shard;
+            match shard.handle_body(&history.id, &follow.filter) {
+                Ok(body) => {
+                    let bytes = body.bytes();
+                    self.frame_bytes_max = self.frame_bytes_max.max(bytes.len());
+                    self.clients[client].on_read(sub, wanted, bytes, &self.truth);
+                }
+                Err(NoBody::NotLoaded) => {
+                    assert!(
+                        history.was_denied,
+                        "a channel that is followed is in memory"
+                    );
+                }
+                // It would wait, or come back, and find what is newest then.
+                Err(NoBody::NotItsTurn | NoBody::Overloaded) => {
+                    let body = shard.body_for_tests(&history.id, &follow.filter);
+                    self.clients[client].on_read(sub, wanted, &body, &self.truth);
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use freshet_proto::close::CloseReason;
 
 use super::{Node, World};
+use crate::bodies::BODIES_MAX;
 use crate::frame::Wire;
 use crate::shard::tests::client::Follow;
 use crate::testing::filtered;
@@ -40,8 +41,9 @@ impl World {
         }
         for node in &self.nodes {
             let gauges = node.shard.gauges();
-            // What views remember, and nothing in flight.
-            let bytes_max = gauges.views * 16 * self.frame_bytes_max as u64;
+            // What is remembered, and nothing in flight.
+            let frames_max = gauges.views * 16 + BODIES_MAX as u64;
+            let bytes_max = frames_max * self.frame_bytes_max as u64;
             assert!(gauges.frame_bytes <= bytes_max);
             self.check_convergence(node);
         }
@@ -91,12 +93,13 @@ impl World {
         }
     }
 
-    /// Frames that are alive are those that views remember and those in flight.
+    /// Frames that are alive are those that are remembered and those in flight.
     pub(in crate::shard::tests) fn check_memory(&self) {
         for node in &self.nodes {
             let gauges = node.shard.gauges();
             let in_flight = node.sockets.len() as u64;
-            let bytes_max = (gauges.views * 16 + in_flight) * self.frame_bytes_max as u64;
+            let frames_max = gauges.views * 16 + BODIES_MAX as u64 + in_flight;
+            let bytes_max = frames_max * self.frame_bytes_max as u64;
             assert!(gauges.frame_bytes <= bytes_max, "frames pile up");
         }
     }

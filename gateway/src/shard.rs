@@ -192,9 +192,9 @@ pub(crate) struct Entrance {
     pub(crate) caller: Caller,
     pub(crate) wire: freshet_fanout::frame::Wire,
     pub(crate) sink: Sink,
-    /// What it was counted for, given back when it ends: its tenant's stream, and its socket. A
-    /// read holds neither; one served by hyper has its socket counted there.
-    pub(crate) permits: [Option<Permit>; 2],
+    /// The place of a stream that hyper serves, given back when it ends. A socket that was taken over
+    /// holds its own, and a read holds none.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// A connection that hyper serves.

@@ -96,7 +96,7 @@ async fn begin_sse(
         caller: entry.caller,
         wire: Wire::Sse,
         sink: Sink::Body(Rc::clone(&slot)),
-        permits: [Some(entry.permit), None],
+        permit: Some(entry.permit),
     });
     let mut preamble = Vec::new();
     shell.write_sse_preamble(&mut preamble, id);
@@ -181,12 +181,17 @@ impl StreamBody {
             return Poll::Ready(None);
         }
         let taken = std::task::ready!(self.slot.poll_take(context.waker()));
-        if taken.is_some() {
-            let id = self.id;
-            self.shell
-                .with_core(|core, now| core.handle_writable(now, id));
+        let id = self.id;
+        match &taken {
+            None => {}
+            Some((_, true)) => self
+                .shell
+                .with_core(|core, now| core.handle_writable(now, id)),
+            Some((bytes, false)) => self
+                .shell
+                .with_core(|core, now| core.handle_progress(now, id, bytes.len())),
         }
-        Poll::Ready(taken.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(taken.map(|(bytes, _)| Ok(Frame::data(bytes))))
     }
 }
 

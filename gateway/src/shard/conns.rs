@@ -1,6 +1,7 @@
 //! The sockets of a shard's connections, by the core's dense numbers.
 
 use std::cell::RefCell;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,14 +17,14 @@ use tokio::sync::oneshot;
 
 use super::Entrance;
 use super::grants::{Grants, Place};
-use super::socket::try_send;
+use super::socket::{CountedSocket, try_send};
 use crate::admission::Permit;
 
 /// Where a connection's frames go.
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// A socket that was taken over.
-    Socket(Rc<TcpStream>),
+    Socket(Rc<CountedSocket>),
     /// The body of an answer that hyper writes.
     Body(Rc<BodySlot>),
     /// A read that waits for one answer.
@@ -50,6 +51,10 @@ struct Slot {
     waker: Option<Waker>,
 }
 
+/// What hyper is given at once, so that it takes a large frame as its client does. Source: arbitrary,
+/// because it is what a client must take in time to count as one that reads.
+const PART_BYTES: usize = 64 * 1024;
+
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
@@ -69,12 +74,7 @@ enum Pending {
     /// What the connection begins with; it waits for its first frame, so that both are one write.
     Preface(Vec<u8>),
     /// The rest of a frame that the socket did not take whole.
-    Rest {
-        bytes: Bytes,
-        offset: usize,
-        /// Keeps the frame counted among those that are alive.
-        _frame: Option<Frame>,
-    },
+    Rest { bytes: Bytes, offset: usize },
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ struct Conn {
     place: Place,
     /// Frames it was sent and has not acknowledged: so many acks are free.
     unacknowledged: u32,
-    _permits: [Option<Permit>; 2],
+    _permit: Option<Permit>,
 }
 
 /// The connections of a shard, and the grants they hold. As long as the most there ever were.
@@ -109,15 +109,20 @@ impl Conns {
             pending: None,
             place,
             unacknowledged: 0,
-            _permits: entrance.permits,
+            _permit: entrance.permit,
         });
     }
 
     /// Takes a connection out, if it is still there. Ends a body that hyper polls.
     pub(super) fn remove(&mut self, id: ConnId) -> Option<()> {
         let conn = self.take(id)?;
-        if let Sink::Body(slot) = &conn.sink {
-            slot.end();
+        match (&conn.sink, conn.pending.as_deref()) {
+            (Sink::Body(slot), _) => slot.end(),
+            (Sink::Socket(socket), Some(Pending::Rest { .. })) => {
+                // Who waits until it takes the rest sees the end, and lets the socket go.
+                shut(socket, Shutdown::Both);
+            }
+            (Sink::Socket(_) | Sink::Read(_), _) => {}
         }
         Some(())
     }
@@ -187,11 +192,8 @@ impl Conns {
                 let (written, offset) =
                     try_write(socket, joined.as_deref().unwrap_or(frame.bytes()));
                 if written == Written::Blocked {
-                    conn.pending = Some(Box::new(Pending::Rest {
-                        bytes: joined.map_or_else(|| frame.bytes().clone(), Bytes::from),
-                        offset,
-                        _frame: Some(frame.clone()),
-                    }));
+                    let (bytes, offset) = unsent(frame, joined, offset);
+                    conn.pending = Some(Box::new(Pending::Rest { bytes, offset }));
                 }
                 written
             }
@@ -237,32 +239,31 @@ impl Conns {
             conn.pending = Some(Box::new(Pending::Rest {
                 bytes: bytes.clone(),
                 offset,
-                _frame: None,
             }));
         }
         written
     }
 
-    /// Goes on with what is pending.
-    pub(super) fn flush(&mut self, id: ConnId) -> Written {
+    /// Goes on with what is pending; answers how many bytes were taken too.
+    pub(super) fn flush(&mut self, id: ConnId) -> (Written, usize) {
         let Some(conn) = self.get(id) else {
-            return Written::Gone;
+            return (Written::Gone, 0);
         };
         let (Sink::Socket(socket), Some(Pending::Rest { bytes, offset, .. })) =
             (&conn.sink, conn.pending.as_deref_mut())
         else {
-            return Written::Whole;
+            return (Written::Whole, 0);
         };
         let (written, count) = try_write(socket, &bytes[*offset..]);
         *offset += count;
         if written == Written::Whole {
             conn.pending = None;
         }
-        written
+        (written, count)
     }
 
     /// The socket of a connection, if it has one of its own.
-    pub(super) fn socket(&mut self, id: ConnId) -> Option<Rc<TcpStream>> {
+    pub(super) fn socket(&mut self, id: ConnId) -> Option<Rc<CountedSocket>> {
         match &self.get(id)?.sink {
             Sink::Socket(socket) => Some(Rc::clone(socket)),
             Sink::Body(_) | Sink::Read(_) => None,
@@ -289,7 +290,7 @@ impl Conns {
                     drop(socket.try_write(&bytes));
                 }
                 // What is written goes out; the reader sees the end and lets the socket go.
-                drop(socket2::SockRef::from(&*socket).shutdown(std::net::Shutdown::Write));
+                shut(&socket, Shutdown::Write);
             }
             Sink::Body(slot) => {
                 slot.put(last_words(conn.wire, &closing).into());
@@ -311,6 +312,19 @@ impl Conns {
     }
 }
 
+/// What is left of a frame of which so many bytes were taken, with what was put before it. It is the
+/// frame's own bytes, which are counted, unless the socket did not even take what was before.
+fn unsent(frame: &Frame, joined: Option<Vec<u8>>, taken: usize) -> (Bytes, usize) {
+    let Some(joined) = joined else {
+        return (frame.bytes().clone(), taken);
+    };
+    let before = joined.len() - frame.bytes().len();
+    match taken.checked_sub(before) {
+        Some(taken) => (frame.bytes().clone(), taken),
+        None => (joined.into(), taken),
+    }
+}
+
 fn last_words(wire: Wire, closing: &Closing) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(error) = &closing.error {
@@ -321,6 +335,11 @@ fn last_words(wire: Wire, closing: &Closing) -> Vec<u8> {
         ws::write_close(&mut bytes, closing.reason.code(), closing.reason.as_str());
     }
     bytes
+}
+
+/// Shuts a socket down; one whose peer is gone is down already.
+fn shut(socket: &TcpStream, how: Shutdown) {
+    drop(socket2::SockRef::from(socket).shutdown(how));
 }
 
 fn try_write(socket: &TcpStream, bytes: &[u8]) -> (Written, usize) {
@@ -349,11 +368,15 @@ impl BodySlot {
         slot.wake();
     }
 
-    /// Takes the bytes that are there; answers none of both when the body has ended.
-    pub(crate) fn poll_take(&self, waker: &Waker) -> std::task::Poll<Option<Bytes>> {
+    /// Takes a part of the bytes that are there, and answers whether it was the last; none of both
+    /// when the body has ended.
+    pub(crate) fn poll_take(&self, waker: &Waker) -> std::task::Poll<Option<(Bytes, bool)>> {
         let mut slot = self.0.borrow_mut();
-        if let Some(bytes) = slot.frame.take() {
-            return std::task::Poll::Ready(Some(bytes));
+        if let Some(mut bytes) = slot.frame.take() {
+            let part = bytes.split_to(bytes.len().min(PART_BYTES));
+            let is_last = bytes.is_empty();
+            slot.frame = (!is_last).then_some(bytes);
+            return std::task::Poll::Ready(Some((part, is_last)));
         }
         if slot.is_ended {
             return std::task::Poll::Ready(None);

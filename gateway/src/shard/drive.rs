@@ -180,6 +180,9 @@ impl Shell {
             conns.remove(id);
             core.handle_close(id);
         }
+        let writes = batch.len();
+        // What is written is let go: the core looks at what is held.
+        batch.clear();
         let mut closings = 0;
         while closings < CLOSINGS_MAX
             && let Some(closing) = core.poll_close()
@@ -194,7 +197,7 @@ impl Shell {
             conns.finish(closing);
         }
         self.pass_requests(core);
-        let work = batch.len() + closings + errands;
+        let work = writes + closings + errands;
         drop(state);
         for id in blocked {
             self.flush_later(id);
@@ -232,14 +235,14 @@ impl Shell {
             loop {
                 let ready = socket.writable().await;
                 let mut state = shell.state.borrow_mut();
-                let written = match ready {
+                let (written, bytes) = match ready {
                     Ok(()) => state.conns.flush(id),
-                    Err(_) => Written::Gone,
+                    Err(_) => (Written::Gone, 0),
                 };
+                let now = shell.services.clock.now();
                 match written {
-                    Written::Blocked => {}
+                    Written::Blocked => state.core.handle_progress(now, id, bytes),
                     Written::Whole => {
-                        let now = shell.services.clock.now();
                         state.core.handle_writable(now, id);
                         break;
                     }

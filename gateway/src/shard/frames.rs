@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::conns::Written;
 use super::input::{Flow, FrameRate, Payer};
-use super::socket::try_read;
+use super::socket::{CountedSocket, try_read};
 use super::{Shell, State};
 use crate::auth::{AuthError, Caller};
 use crate::refusal::Refusal;
@@ -42,7 +42,7 @@ enum Verdict {
 pub(super) async fn read_websocket(
     shell: Rc<Shell>,
     id: ConnId,
-    socket: Rc<TcpStream>,
+    socket: Rc<CountedSocket>,
     mut held: Option<Box<Decoder>>,
 ) {
     let mut rate = FrameRate::default();
@@ -120,7 +120,7 @@ fn read_once(
 }
 
 /// Reads what an SSE client sends, which is nothing but the end. Each read counts as a frame.
-pub(super) async fn read_sse(shell: Rc<Shell>, id: ConnId, socket: Rc<TcpStream>) {
+pub(super) async fn read_sse(shell: Rc<Shell>, id: ConnId, socket: Rc<CountedSocket>) {
     let mut rate = FrameRate::default();
     while socket.readable().await.is_ok() {
         let Some(payer) = shell.payer(id) else {

@@ -1,10 +1,38 @@
 //! What a shard asks of a socket, with as few system calls as it takes.
 
 use std::io::{self, ErrorKind, Read as _};
+use std::ops::Deref;
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::admission::Permit;
+
+/// A stream's socket with the places it was counted for: they are given back when the last who waits
+/// for the socket lets go of it, and not before.
+#[derive(Debug)]
+pub(crate) struct CountedSocket {
+    socket: TcpStream,
+    _permits: [Option<Permit>; 2],
+}
+
+impl CountedSocket {
+    pub(super) fn new(socket: TcpStream, permits: [Option<Permit>; 2]) -> Self {
+        Self {
+            socket,
+            _permits: permits,
+        }
+    }
+}
+
+impl Deref for CountedSocket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.socket
+    }
+}
 
 /// Sends on the socket itself: what the runtime knows of its readiness is looked at, and brought up
 /// to date, only when the socket takes nothing.

@@ -17,7 +17,7 @@ use super::farewell::farewell;
 use super::frames::{frame_code, linger, read_sse, read_websocket, ws_code};
 use super::input::Payer;
 use super::request::{StreamKind, StreamRequest};
-use super::socket::try_read;
+use super::socket::{CountedSocket, try_read};
 use super::{Entrance, Shell, Stay};
 use crate::admission::{ClientKey, Permit};
 use crate::auth::Caller;
@@ -176,14 +176,14 @@ impl Shell {
             permit,
             subscribe,
         } = entry;
-        let socket = Rc::new(arrival.socket);
         let permits = [Some(permit), Some(arrival.stay.proven())];
+        let socket = Rc::new(CountedSocket::new(arrival.socket, permits));
         let sink = Sink::Socket(Rc::clone(&socket));
         let id = self.open(Entrance {
             caller,
             wire: Wire::Sse,
             sink,
-            permits,
+            permit: None,
         });
         let mut first = Vec::with_capacity(FIRST_BYTES);
         first.extend_from_slice(answer::SSE_HEAD.as_bytes());
@@ -230,14 +230,15 @@ impl Shell {
             }
         };
         let Arrival { socket, stay } = arrival;
-        let socket = Rc::new(socket);
+        let permits = [Some(permit), Some(stay.proven())];
+        let socket = Rc::new(CountedSocket::new(socket, permits));
         let sink = Sink::Socket(Rc::clone(&socket));
         let wire = Wire::WebSocket;
         let id = self.open(Entrance {
             caller,
             wire,
             sink,
-            permits: [Some(permit), Some(stay.proven())],
+            permit: None,
         });
         self.greeting.write(&mut first, wire, id);
         let is_begun = match subscribe {

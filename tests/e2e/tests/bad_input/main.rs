@@ -12,6 +12,7 @@ mod floods;
 mod frames;
 mod front;
 mod heads;
+mod held;
 mod limits;
 mod proxies;
 mod rude;

@@ -89,15 +89,28 @@ async fn read_past(shell: &Shell, socket: &TcpStream, mut is_enough: impl FnMut(
 #[derive(Debug, Default)]
 struct Asked {
     end: HeadEnd,
-    /// The beginning of its head.
+    /// The beginning of its head, and of a proxy's before it.
     held: Vec<u8>,
+    /// Whether what comes is a request's head, and no more a proxy's.
+    is_request: bool,
 }
 
 impl Asked {
     fn is_whole_with(&mut self, bytes: &[u8]) -> bool {
         let room = HELD_BYTES_MAX.saturating_sub(self.held.len());
-        self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        self.end.is_within(bytes)
+        let (held, beyond) = bytes.split_at(bytes.len().min(room));
+        self.held.extend_from_slice(held);
+        if self.is_request {
+            return self.end.is_within(bytes);
+        }
+        // The head of a proxy looks like the end of a request's.
+        let start = match proxy::read_head(&self.held) {
+            Ok(None) => return false,
+            Ok(Some(head)) => head.bytes,
+            Err(_) => 0,
+        };
+        self.is_request = true;
+        self.end.is_within(&self.held[start..]) || self.end.is_within(beyond)
     }
 
     /// The refusal, told so that a browser's stream comes back.
@@ -144,7 +157,35 @@ impl HeadEnd {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::refusal::Cause;
+
+    #[test]
+    fn a_browsers_stream_is_told_to_come_back_in_any_pieces_and_behind_a_proxy() {
+        let client = ClientKey::from(IpAddr::from([127, 0, 0, 1]));
+        let refusal = Refusal::new(Cause::Upstream, "");
+        let proxy = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        let request = b"GET /v1/stream/changes?access_token=k HTTP/1.1\r\nHost: f\r\n\r\n";
+        for head in [[&proxy[..], request].concat(), request.to_vec()] {
+            for size in 1..=head.len() {
+                let mut asked = Asked::default();
+                let whole: Vec<bool> = head
+                    .chunks(size)
+                    .map(|piece| asked.is_whole_with(piece))
+                    .collect();
+                let (last, before) = whole.split_last().unwrap();
+                assert!(*last && !before.contains(&true), "in pieces of {size}");
+                let answer = asked.answer(client, &refusal);
+                assert!(answer.starts_with(b"HTTP/1.1 200 "), "in pieces of {size}");
+                assert!(answer.ends_with(b"\r\n\r\nretry: 1000\n\n"));
+            }
+        }
+        let mut asked = Asked::default();
+        assert!(asked.is_whole_with(b"POST / HTTP/1.1\r\n\r\n"));
+        assert!(asked.answer(client, &refusal).starts_with(b"HTTP/1.1 503 "));
+    }
 
     #[test]
     fn the_end_of_a_head_is_found_in_any_pieces() {

@@ -128,12 +128,12 @@ fn nothing_is_read_behind_a_close_frame() {
 
 #[test]
 fn a_bound_can_be_raised_once_the_peer_is_known() {
-    let message = [&[0x81, 0x28][..], &[b'a'; 40]].concat();
+    let mut message = [&[0x81, 0x28][..], &[b'a'; 40]].concat();
     let mut decoder = Decoder::new(Peer::Server, 16);
     decoder.set_bytes_max(64);
     assert!(decoder.feed(&mut message.clone(), |_| {}).is_ok());
     decoder.set_bytes_max(16);
-    let error = decoder.feed(&mut message.clone(), |_| {}).unwrap_err();
+    let error = decoder.feed(&mut message, |_| {}).unwrap_err();
     assert_eq!(error, WsError::TooLarge { bytes_max: 16 });
 }
 

@@ -72,16 +72,26 @@ pub(super) fn refuse(
 async fn read_past(shell: &Shell, socket: &TcpStream, mut is_enough: impl FnMut(&[u8]) -> bool) {
     let mut bytes = 0;
     while bytes <= BYTES_MAX && socket.readable().await.is_ok() {
-        let mut scratch = shell.scratch.borrow_mut();
-        match try_read(socket, &mut scratch[..PIECE_BYTES]) {
-            Ok(0) => return,
-            Ok(count) if is_enough(&scratch[..count]) => return,
-            Ok(count) => bytes += count,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+        match read_piece(shell, socket, &mut is_enough) {
+            Some(count) => bytes += count,
+            None => return,
         }
-        drop(scratch);
         tokio::task::yield_now().await;
+    }
+}
+
+/// Reads one piece; none at the end, or if it is enough.
+fn read_piece(
+    shell: &Shell,
+    socket: &TcpStream,
+    is_enough: &mut impl FnMut(&[u8]) -> bool,
+) -> Option<usize> {
+    let mut scratch = shell.scratch.borrow_mut();
+    match try_read(socket, &mut scratch[..PIECE_BYTES]) {
+        Ok(0) => None,
+        Ok(count) => (!is_enough(&scratch[..count])).then_some(count),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(0),
+        Err(_) => None,
     }
 }
 

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+use crate::limits::VIOLATIONS_MAX;
+
 /// How specific a value is: a later layer wins over an earlier one.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
@@ -197,7 +199,7 @@ impl ChangeSet {
     ///
     /// # Errors
     ///
-    /// Every violation there is, each with its path below `changes`.
+    /// What is wrong, as far as it is told, each with its path below `changes`.
     pub(crate) fn check(&self) -> Result<Changes, Vec<Violation>> {
         let mut changes = Changes::new();
         let mut violations = Vec::new();
@@ -251,15 +253,19 @@ fn insert(
     (path, key): (String, &str),
     change: Result<Change, Violation>,
 ) {
-    match (Key::new(key), change) {
-        (Err(error), _) => violations.push(violation("key.invalid", path, error.to_string())),
-        (_, Err(violation)) => violations.push(violation),
+    let found = match (Key::new(key), change) {
+        (Err(error), _) => violation("key.invalid", path, error.to_string()),
+        (_, Err(violation)) => violation,
         (Ok(key), Ok(change)) => {
-            if changes.insert(key, change).is_some() {
-                let message = "the key is named twice; say one thing about it".to_owned();
-                violations.push(violation("key.twice", path, message));
+            if changes.insert(key, change).is_none() {
+                return;
             }
+            let message = "the key is named twice; say one thing about it".to_owned();
+            violation("key.twice", path, message)
         }
+    };
+    if violations.len() < VIOLATIONS_MAX {
+        violations.push(found);
     }
 }
 

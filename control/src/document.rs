@@ -3,6 +3,7 @@
 mod admin;
 mod answers;
 
+use freshet_proto::bounded;
 use freshet_proto::envelope::PublishKind;
 use freshet_proto::ids::{AppName, ChannelId, Environment, NameError, SetName, TenantId};
 use freshet_proto::principal::Edition;
@@ -22,7 +23,9 @@ pub(crate) use answers::{
 };
 
 use crate::change::{ChangeSet, Changes, Layer, Target, violation};
-use crate::limits::NOTE_BYTES_MAX;
+use crate::limits::{
+    APPS_MAX, ENVIRONMENTS_MAX, IMPORT_CHANGES_MAX, NOTE_BYTES_MAX, SETS_MAX, VIOLATIONS_MAX,
+};
 
 /// What `POST /v1/config/publish` and a draft say: a place in the layers and what changes there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -91,17 +94,26 @@ pub(crate) struct DraftPatch {
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ImportBody {
-    /// Environments to create if they are not there.
-    #[serde(default)]
+    /// Environments to create if they are not there; as many as a tenant has.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ ENVIRONMENTS_MAX as usize }, _, _>"
+    )]
     pub(crate) environments: Vec<String>,
-    /// Sets to create if they are not there, each with its apps.
-    #[serde(default)]
+    /// Sets to create if they are not there, each with its apps; as many as a tenant has.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ SETS_MAX as usize }, _, _>"
+    )]
     pub(crate) sets: Vec<ImportSet>,
-    /// Publishes, one after another. Each is whole or not done; the first that is refused ends
+    /// Publishes, one after another, at most 10,000. Each is whole or not done; the first that is refused ends
     /// the import.
     ///
     /// Kept as text and read one by one: parsed, 32 MiB of JSON are half a gigabyte.
-    #[serde(default)]
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<IMPORT_CHANGES_MAX, _, _>"
+    )]
     #[schema(value_type = Vec<PublishBody>)]
     pub(crate) changes: Vec<Box<RawValue>>,
 }
@@ -112,8 +124,11 @@ pub(crate) struct ImportBody {
 pub(crate) struct ImportSet {
     /// Its name.
     pub(crate) set: String,
-    /// Its apps.
-    #[serde(default)]
+    /// Its apps; as many as a set has.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ APPS_MAX as usize }, _, _>"
+    )]
     pub(crate) apps: Vec<String>,
 }
 
@@ -263,7 +278,7 @@ pub(crate) fn channel(
     fields.end(channel)
 }
 
-/// Checks fields one by one and keeps what is wrong with each.
+/// Checks fields one by one and keeps what is wrong with each, as far as it is told.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     violations: Vec<Violation>,
@@ -327,8 +342,10 @@ impl Fields {
     }
 
     pub(crate) fn refuse(&mut self, code: &str, path: &str, message: String) {
-        self.violations
-            .push(violation(code, path.to_owned(), message));
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations
+                .push(violation(code, path.to_owned(), message));
+        }
     }
 }
 

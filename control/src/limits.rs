@@ -32,6 +32,11 @@ pub(crate) const PRINCIPALS_MAX: usize = 10_000;
 pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Body of an import. Source: arbitrary, because a bundle of the largest channels fits: 32 MiB.
 pub(crate) const IMPORT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Time for a whole body. Source: arbitrary, because an import comes over 9 Mbit/s within it, and a body
+/// that does not come must not keep an import's place.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);
+/// Violations that are told of one request. Source: arbitrary, because nobody mends more at once.
+pub(crate) const VIOLATIONS_MAX: usize = 100;
 /// Imports that run at the same time. Source: arbitrary, because each holds its body in memory.
 pub(crate) const IMPORTS_MAX: usize = 2;
 /// Writes in one import. Source: arbitrary, because a bundle has a few per app.

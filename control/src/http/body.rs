@@ -1,8 +1,12 @@
 //! What is read of a request: JSON bodies and queries; and how answers are sent.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
@@ -12,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::problem::ApiError;
 use super::routes::Endpoint;
 use crate::change::violation;
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, BODY_TIME};
 use crate::plane::ControlPlane;
 use crate::writer::Answer;
 
@@ -36,17 +40,37 @@ impl<T: DeserializeOwned, const CAP: usize> FromRequest<ControlPlane> for Json<T
         if declared.is_some_and(|bytes| bytes > CAP) {
             return Err(too_large(CAP));
         }
-        let raw = match axum::body::to_bytes(request.into_body(), CAP).await {
-            Ok(raw) => raw,
-            // With a length declared within the cap, the body broke off; without, it was too long.
-            Err(_) if declared.is_none() => return Err(too_large(CAP)),
-            Err(error) => return Err(ApiError::bad_request("body.incomplete", error.to_string())),
-        };
+        let whole = tokio::time::timeout(BODY_TIME, whole(request.into_body(), CAP));
+        let raw = whole.await.map_err(|_| too_slow())??;
         Ok(Self {
             value: read(&raw)?,
             raw,
         })
     }
+}
+
+/// Collects a body into one piece: kept as it comes, many small chunks would take six times their bytes.
+async fn whole(mut body: Body, cap: usize) -> Result<Bytes, ApiError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let broken =
+            |error: axum::Error| ApiError::bad_request("body.incomplete", error.to_string());
+        // Trailers are passed over.
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
+        if data.len() > cap - whole.len() {
+            return Err(too_large(cap));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+fn too_slow() -> ApiError {
+    let status = StatusCode::REQUEST_TIMEOUT;
+    ApiError::new(status, "body.too_slow", "The body did not come in time")
+        .detail(format!("a body has {} s here", BODY_TIME.as_secs()))
 }
 
 fn too_large(cap: usize) -> ApiError {

@@ -1,11 +1,14 @@
 //! Imports: many writes from one document, one after another, beside everyone else's.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::response::Response;
 use freshet_proto::ids::{AppName, Environment, SetName};
-use freshet_proto::problem::Violation;
+use http::request::Parts;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,7 +21,7 @@ use crate::alive::is_struck;
 use crate::change::violation;
 use crate::document::{Fields, ImportAnswer, ImportBody, PublishBody};
 use crate::error::WriteError;
-use crate::limits::{BODY_BYTES_MAX, IMPORT_BYTES_MAX, IMPORT_CHANGES_MAX};
+use crate::limits::{BODY_BYTES_MAX, IMPORT_BYTES_MAX};
 use crate::plane::ControlPlane;
 use crate::writer::{Actor, Answer, IfExists, Op, Progress, Request};
 
@@ -38,17 +41,30 @@ enum Step {
     Publish(Box<RawValue>),
 }
 
+/// The place of one import, taken before anything of its body is read.
+#[derive(Debug)]
+pub(super) struct Permit(OwnedSemaphorePermit);
+
+impl FromRequestParts<ControlPlane> for Permit {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, plane: &ControlPlane) -> Result<Self, ApiError> {
+        let permit = plane.imports().clone().try_acquire_owned();
+        let busy = |_| ApiError::busy("other imports run; try again later", RETRY_SECONDS);
+        permit.map(Self).map_err(busy)
+    }
+}
+
+/// The caller and the place come first: whoever may not import, or not now, is not read.
 pub(super) async fn start(
     State(plane): State<ControlPlane>,
     caller: Caller,
+    Permit(permit): Permit,
     Json { value: body, raw }: Json<ImportBody, IMPORT_BYTES_MAX>,
 ) -> Result<Answer, ApiError> {
     if !body.environments.is_empty() || !body.sets.is_empty() {
         caller.may(Access::Admin)?;
     }
-    let permit = plane.imports().clone().try_acquire_owned();
-    let permit =
-        permit.map_err(|_| ApiError::busy("other imports run; try again later", RETRY_SECONDS))?;
     let steps = check(&caller, body)?;
     let id = new_name("import");
     let op = Op::StartImport {
@@ -90,15 +106,6 @@ pub(super) async fn status(
 
 /// Checks everything that can be checked before anything is written.
 fn check(caller: &Caller, body: ImportBody) -> Result<Vec<Step>, ApiError> {
-    if body.changes.len() > IMPORT_CHANGES_MAX {
-        let message = format!("at most {IMPORT_CHANGES_MAX} publishes go in one import");
-        return Err(vec![Violation {
-            limit: Some(IMPORT_CHANGES_MAX as u64),
-            actual: Some(body.changes.len() as u64),
-            ..violation("import.too_many", "changes".to_owned(), message)
-        }]
-        .into());
-    }
     let mut fields = Fields::default();
     let mut steps = Vec::new();
     for (at, name) in body.environments.iter().enumerate() {

@@ -6,6 +6,7 @@ use http::header::{ALLOW, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::error::{StoreError, WriteError};
+use crate::limits::VIOLATIONS_MAX;
 use crate::writer::etag;
 
 /// A problem document and the header that goes with it.
@@ -35,7 +36,8 @@ impl ApiError {
     }
 
     /// The request was understood and breaks rules.
-    pub(super) fn invalid(violations: Vec<Violation>) -> Self {
+    pub(super) fn invalid(mut violations: Vec<Violation>) -> Self {
+        violations.truncate(VIOLATIONS_MAX);
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         let mut error = Self::new(status, "change.invalid", "The request breaks rules");
         for violation in &violations {

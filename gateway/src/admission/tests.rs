@@ -219,3 +219,57 @@ fn behind_a_proxy_a_client_is_charged_when_it_is_known() {
     behind[1].unproven = Some(admission.admit_client(client(2)).unwrap());
     assert_eq!(admission.figures().unproven, 2);
 }
+
+#[test]
+fn a_read_that_waits_holds_a_place_among_its_tenants_streams() {
+    let admission = admission(&["--connections-per-tenant-max", "2"]);
+    let (a, b) = (principal("a"), principal("b"));
+    let _stream = admission.admit_stream(&a).unwrap();
+    let wait = admission.admit_wait(&a).unwrap();
+    let refused = admission.admit_wait(&a).unwrap_err();
+    assert_eq!(refused.limit, Limit::TenantConnections);
+    assert!(admission.admit_wait(&b).is_ok());
+    drop(wait);
+    assert!(admission.admit_stream(&a).is_ok());
+}
+
+#[test]
+fn one_tenants_requests_to_the_control_plane_leave_room_for_another() {
+    let admission = admission(&[]);
+    let (a, b) = (principal("a"), principal("b"));
+    let mut held = Vec::new();
+    let refused = loop {
+        match admission.admit_forward(&a, client(1)) {
+            Ok(forward) => held.push(forward),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.limit, Limit::Forwards);
+    assert_eq!(admission.figures().forwards, held.len() as u64);
+    assert!(admission.admit_forward(&b, client(2)).is_ok());
+    held.pop();
+    assert!(admission.admit_forward(&a, client(1)).is_ok());
+}
+
+#[test]
+fn bodies_are_charged_to_their_tenant_until_they_are_let_go() {
+    let admission = admission(&[]);
+    let step = 8 * 1024 * 1024;
+    let forward = |name: &str, number| {
+        let admitted = admission.admit_forward(&principal(name), client(number));
+        admitted.unwrap().charge
+    };
+    let (mut first, mut second) = (forward("a", 1), forward("a", 2));
+    while first.grow(step) {}
+    assert!(!second.grow(step), "another client of the tenant");
+    assert!(forward("b", 3).grow(step), "another tenant");
+    let held = admission.figures().forward_bytes;
+    assert_eq!(
+        held % step as u64,
+        0,
+        "a charge that failed charged nothing"
+    );
+    drop(first);
+    assert_eq!(admission.figures().forward_bytes, 0);
+    assert!(second.grow(step));
+}

@@ -97,3 +97,38 @@ async fn ask(origin: &Origin, path: &str) -> Result<(HeaderValue, Bytes), Origin
         body,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_public_document_is_asked_for_once_and_serves_while_nobody_answers() {
+        let (control, _data) = testing::demo().await;
+        let runtimes = (Handle::current(), Handle::current());
+        let origin = Origin::embedded(runtimes, control.clone());
+        let documents = PublicDocuments::new(Clock::start());
+        let path = "/v1/keys/signing";
+        let (kind, first) = documents.document(&origin, path).await.unwrap();
+        assert_eq!(kind, "application/json");
+        let (_, again) = documents.document(&origin, path).await.unwrap();
+        assert_eq!(first.as_ptr(), again.as_ptr(), "it is the copy");
+        // It is old, and who is asked says something else.
+        documents.age(path).await;
+        let missing = "/v1/nothing";
+        assert!(documents.document(&origin, missing).await.is_err());
+        let (_, fresh) = documents.document(&origin, path).await.unwrap();
+        assert_eq!(first, fresh);
+        assert_ne!(first.as_ptr(), fresh.as_ptr(), "it was asked for again");
+    }
+
+    impl PublicDocuments {
+        async fn age(&self, path: &str) {
+            let mut copies = self.copies.lock().await;
+            copies.get_mut(path).unwrap().fresh_until = Time::ZERO;
+        }
+    }
+}

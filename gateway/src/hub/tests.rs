@@ -206,3 +206,52 @@ async fn a_shard_that_takes_no_mail_hears_later_of_every_key_that_was_revoked() 
     expected.sort_unstable();
     assert_eq!(heard, expected);
 }
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_asked_for_once_until_an_event_speaks_of_it() {
+    let mut world = World::open(8).await;
+    let ask = |shard| {
+        let channel = channel("invented");
+        let wanted = Revision::ZERO;
+        Request::Load {
+            shard,
+            load: Load { channel, wanted },
+        }
+    };
+    world.hub.on_request(ask(0)).await;
+    world.fetch().await;
+    // The other shard asks for it a moment later.
+    world.hub.on_request(ask(1)).await;
+    for shard in 0..2 {
+        let Ok(Mail::LoadFailed { failure, .. }) = world.boxes[shard].try_recv() else {
+            panic!("a failure was expected");
+        };
+        assert_eq!(failure, LoadFailure::NotFound);
+    }
+    let stats = Arc::clone(&world.hub.stats);
+    assert_eq!(stats.fetches.read(), 1);
+    let head = world.load(0, "web").await;
+    let mut event = world.step("web", &head).await;
+    event.revision = head.revision;
+    let published = Published {
+        channel: channel("invented"),
+        previous: Revision::ZERO,
+        head: event,
+        kind: freshet_proto::envelope::PublishKind::Publish,
+        delta: None,
+    };
+    let event = Event {
+        id: "created".parse().unwrap(),
+        tenant: channel("web").tenant,
+        edition: Default::default(),
+        occurred_at: crate::clock::wall(),
+        body: EventBody::Published(published),
+    };
+    world
+        .hub
+        .on_item(FeedItem::Event(event.encode().into()))
+        .await;
+    world.hub.on_request(ask(0)).await;
+    world.fetch().await;
+    assert_eq!(stats.fetches.read(), 3, "it is asked for again");
+}

@@ -493,3 +493,33 @@ async fn old_tombstones_are_pruned_and_the_floor_says_so() {
         revisions.len()
     );
 }
+
+#[tokio::test]
+async fn if_match_takes_a_tag_as_proxies_make_it() {
+    let control = Control::demo().await;
+    let publish = async |value: String, if_match: &str| {
+        let body = web(json!({"set": {"a": value}}));
+        let headers = [("if-match", if_match)];
+        let path = "/v1/config/publish";
+        control.call("demo-key", "POST", path, &headers, body).await
+    };
+    for form in [
+        r#""TAG-gzip""#,
+        r#""TAG--gzip""#,
+        r#""TAG;gzip""#,
+        r#"W/"TAG""#,
+        r#"W/"TAG-gzip""#,
+        r#""0-1", "TAG-br""#,
+    ] {
+        let head = control
+            .publish(json!({"set": {"b": form}}))
+            .await
+            .expect(200);
+        let if_match = form.replace("TAG", head.header("etag").trim_matches('"'));
+        let first = publish(format!("{form} 1"), &if_match).await;
+        first.expect(200);
+        let stale = publish(format!("{form} 2"), &if_match).await;
+        assert_eq!(stale.expect(412).reason(), "if_match.stale", "{form}");
+    }
+    publish(String::new(), "TAG").await.expect(400);
+}

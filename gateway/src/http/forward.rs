@@ -214,6 +214,7 @@ async fn pass_on(
         turns,
         mut charge,
     } = forward;
+    let is_head = *request.method() == Method::HEAD;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let turn = if is_read {
         // Never closed, so this fails for nobody.
@@ -229,7 +230,10 @@ async fn pass_on(
         return Err(services.admission.refuse(Limit::ForwardBytes).into());
     }
     remove_hop_by_hop(&mut head.headers);
-    head.headers.remove(CONTENT_LENGTH);
+    // The answer to HEAD says how long the body would be; that of a body is said by what writes it.
+    if !is_head {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(Response::from_parts(head, answer::charged(body, charge)))
 }
 

@@ -4,7 +4,6 @@ use freshet_proto::cursor::Cursor;
 use freshet_proto::filter::KeyFilter;
 use freshet_proto::frame::{DeliveryMode, ResumeMode};
 use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
-use freshet_proto::limits::SNAPSHOT_CHUNK_BYTES;
 
 use crate::bodies::Bodies;
 use crate::channel::Channel;
@@ -12,13 +11,10 @@ use crate::encode::{Start, Writer, route, sees_change};
 use crate::frame::{Frame, FrameGauge, Wire};
 use crate::schedule::Lane;
 
-/// Frames a view remembers. Source: arbitrary, because the usual case is one group of subscribers
-/// on two wires, each with an update and a bookmark; a stray cursor is encoded once per pass.
-const MEMO_MAX: usize = 16;
+mod memo;
 
-/// Frames above this are forgotten before others when there are too many. Source: arbitrary, because
-/// it is what a chunk of a snapshot holds; sent once, such a frame has paid for being made.
-const LARGE_BYTES: usize = SNAPSHOT_CHUNK_BYTES;
+use memo::{Memo, MemoKey, NotNow};
+pub(crate) use memo::{Shelf, Update};
 
 /// One entry in so many may stand out of order. Source: arbitrary, because sorting 10,000 takes
 /// about as long as 100 writes.
@@ -48,18 +44,6 @@ pub(crate) struct View {
     memo: Memo,
     /// Its place among the views that remember frames.
     pub(crate) shelf: Shelf,
-}
-
-/// Where a view stands among those that remember frames, which are made to forget from the front.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shelf {
-    /// It remembers nothing.
-    #[default]
-    Off,
-    /// It remembers frames.
-    Back,
-    /// It remembers a large one, which is worth more than it costs to make it again.
-    Front,
 }
 
 /// How far a pass over a view's entries has come.
@@ -116,33 +100,6 @@ impl Entry {
     }
 }
 
-/// Frames for the channel's head, by whom they suit. Oldest out when full.
-#[derive(Debug, Default)]
-struct Memo {
-    head: Option<Cursor>,
-    items: Vec<(MemoKey, Option<Update>)>,
-    next_out: usize,
-    last_hit: usize,
-    /// Where the frames belong.
-    shelf: Shelf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MemoKey {
-    from: Revision,
-    sub: SubscriptionId,
-    wire: Wire,
-    start: Option<Start>,
-    is_bookmark: bool,
-}
-
-/// A frame and how it makes a subscription begin, if it does.
-#[derive(Clone, Debug)]
-pub(crate) struct Update {
-    pub(crate) frame: Frame,
-    pub(crate) resumed: Option<ResumeMode>,
-}
-
 /// What a view needs from around it to make frames.
 pub(crate) struct Studio<'a> {
     /// Its number.
@@ -152,9 +109,6 @@ pub(crate) struct Studio<'a> {
     pub(crate) gauge: &'a FrameGauge,
     pub(crate) bodies: &'a Bodies,
 }
-
-/// A frame would be made, were there not too many.
-struct NotNow;
 
 impl View {
     /// A view without entries, at its place in its channel.
@@ -367,54 +321,6 @@ fn make_update(
         frame: studio.frame(writer, Some(cursor)),
         resumed,
     }))
-}
-
-impl Memo {
-    fn find_or(
-        &mut self,
-        studio: &Studio<'_>,
-        key: MemoKey,
-        make: impl FnOnce(&Studio<'_>) -> Result<Option<Update>, NotNow>,
-    ) -> Option<&Update> {
-        let head = studio.head();
-        if self.head != Some(head) {
-            // What was allocated stays, for the next head's frames.
-            self.head = Some(head);
-            self.items.clear();
-            (self.next_out, self.last_hit, self.shelf) = (0, 0, Shelf::Off);
-        }
-        let is_last = self
-            .items
-            .get(self.last_hit)
-            .is_some_and(|(held, _)| *held == key);
-        if !is_last {
-            self.last_hit = match self.items.iter().position(|(held, _)| *held == key) {
-                Some(place) => place,
-                None => {
-                    let made = make(studio).ok()?;
-                    self.keep(key, made)
-                }
-            };
-        }
-        self.items[self.last_hit].1.as_ref()
-    }
-
-    fn keep(&mut self, key: MemoKey, made: Option<Update>) -> usize {
-        let shelf = match &made {
-            None => Shelf::Off,
-            Some(made) if made.frame.bytes().len() > LARGE_BYTES => Shelf::Front,
-            Some(_) => Shelf::Back,
-        };
-        self.shelf = self.shelf.max(shelf);
-        if self.items.len() < MEMO_MAX {
-            self.items.push((key, made));
-            return self.items.len() - 1;
-        }
-        let place = self.next_out;
-        self.next_out = (place + 1) % MEMO_MAX;
-        self.items[place] = (key, made);
-        place
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use freshet_proto::ids::{ChannelId, Revision, SubscriptionId};
 use freshet_proto::principal::Edition;
 use smallvec::SmallVec;
 
-use super::loading::UNLOADED_MAX;
+use super::loading::{Place, UNLOADED_MAX};
 use super::{ChannelSlot, Conn, ConnId, NewConn, NoRoom, Shard, SubRef, Timer, small};
 use crate::coalesce::Pace;
 use crate::encode::{Start, error_frame};
@@ -148,30 +148,36 @@ impl Shard {
             acked: Revision::ZERO,
             start: Some(start),
         };
-        let views = self.channels[channel as usize].views.len();
-        if views >= VIEWS_MAX && !self.view_index.contains_key(&key) {
-            return self.refuse_for_room(id, sub, NoRoom::Views);
+        if let Err(no_room) = self.join_view(id, key, entry) {
+            return self.refuse_for_room(id, sub, no_room);
         }
-        self.join_view(id, key, entry);
-        match claim {
-            // While the channel is on its way its epoch is not known; `feed` looks at it then.
-            Some((epoch, _)) if !is_loaded => {
-                self.channels[channel as usize]
-                    .claims
-                    .insert((id, sub), epoch);
-            }
-            // Another node may have told the client of a state that has not come here yet.
-            Some(claim) if claim > head => {
-                self.counters.gaps += 1;
-                if claim.0 != head.0 {
-                    self.channels[channel as usize].pull.claim(claim);
-                }
-                self.request_claims(now, channel);
-            }
-            Some(_) | None => {}
+        if let Some(claim) = claim {
+            self.on_claim(now, (id, sub), (channel, claim));
         }
         if is_loaded {
             self.queue_conn(id);
+        }
+    }
+
+    /// A subscription that has begun says where on its channel it stands.
+    fn on_claim(
+        &mut self,
+        now: Time,
+        name: (ConnId, SubscriptionId),
+        (channel, claim): (u32, Place),
+    ) {
+        let slot = &mut self.channels[channel as usize];
+        let head = slot.head_place();
+        if slot.channel.is_none() {
+            // While the channel is on its way its epoch is not known; `feed` looks at it then.
+            slot.claims.insert(name, claim.0);
+        } else if claim > head {
+            // Another node may have told the client of a state that has not come here yet.
+            self.counters.gaps += 1;
+            if claim.0 != head.0 {
+                slot.pull.claim(claim);
+            }
+            self.request_claims(now, channel);
         }
     }
 
@@ -292,11 +298,14 @@ impl Shard {
         Ok(index)
     }
 
-    fn join_view(&mut self, id: ConnId, key: ViewKey, entry: Entry) {
+    fn join_view(&mut self, id: ConnId, key: ViewKey, entry: Entry) -> Result<(), NoRoom> {
         let view = match self.view_index.get(&key) {
             Some(&view) => view,
             None => {
                 let views = &mut self.channels[key.channel as usize].views;
+                if views.len() >= VIEWS_MAX {
+                    return Err(NoRoom::Views);
+                }
                 let place = small(views.len());
                 let view = small(self.views.insert(View::new(key.clone(), place)));
                 views.push(view);
@@ -308,6 +317,7 @@ impl Shard {
         let place = small(self.views[view as usize].push(entry));
         let conn = self.conn(id).expect("the caller looked");
         conn.subs.push(SubRef { sub, view, place });
+        Ok(())
     }
 
     /// Ends a subscription; answers whether there was one.

@@ -148,11 +148,7 @@ fn run(world: &mut World, op: &Op) {
             channel,
             news,
             times,
-        } => {
-            for _ in 0..*times {
-                world.hear(*node, *channel, *news);
-            }
-        }
+        } => (0..*times).for_each(|_| world.hear(*node, *channel, *news)),
         Op::Connect { node, tenant, wire } => {
             if world.clients.len() < 8 {
                 world.connect(*node, *tenant, *wire);
@@ -186,6 +182,14 @@ fn run(world: &mut World, op: &Op) {
                 run_on_client(world, client % world.clients.len(), op);
             }
         }
+    }
+}
+
+fn outcome(is_applied: bool) -> Outcome {
+    if is_applied {
+        Outcome::Applied
+    } else {
+        Outcome::Rejected
     }
 }
 
@@ -229,13 +233,8 @@ fn run_on_client(world: &mut World, client: usize, op: &Op) {
         Op::Ack {
             nth, is_applied, ..
         } => {
-            let outcome = if *is_applied {
-                Outcome::Applied
-            } else {
-                Outcome::Rejected
-            };
             if let Some(sub) = nth_of(world, *nth) {
-                world.ack(client, sub, outcome);
+                world.ack(client, sub, outcome(*is_applied));
             }
         }
         Op::Stall { .. } => world.stall(client),

@@ -281,11 +281,7 @@ impl Gateway {
             push: push_port,
             public: PublicDocuments::new(clock),
         });
-        let recheck = Recheck::default();
-        let (asking, asked) = (recheck.clone(), (Arc::clone(&auth), shards.clone()));
-        let grants_stop = stop.clone();
-        let grants_life = parts.part("grants");
-        grants_life.spawn(|pulse| asking.run(asked.0, asked.1, grants_stop, pulse));
+        let recheck = start_recheck(&services, stop, parts);
         let sources = Sources {
             bus,
             push: push_source,
@@ -301,19 +297,15 @@ impl Gateway {
         let watched = Arc::clone(&services);
         let watch_life = parts.part("watch");
         watch_life.spawn(|pulse| watch::watch(watched, stop.clone(), pulse));
-        let mut threads = Vec::new();
-        let mut stats = Vec::new();
-        for (number, (listener, mail)) in listeners.into_iter().zip(mails).enumerate() {
-            let seat = ShardSeat {
-                number,
-                listener,
-                mail,
-                stats: ShardStats::default(),
-                life: parts.part(format!("shard {number}")),
-            };
-            stats.push(seat.stats.clone());
-            threads.push(start_shard(seat, Arc::clone(&services))?);
-        }
+        let seats = listeners.into_iter().zip(mails).enumerate();
+        let seats = seats.map(|(number, (listener, mail))| ShardSeat {
+            number,
+            listener,
+            mail,
+            stats: ShardStats::default(),
+            life: parts.part(format!("shard {number}")),
+        });
+        let (threads, stats) = start_shards(seats, &services)?;
         admin.watch_gateway(Arc::clone(&services), stats, feed_gauge);
         Ok(Self {
             services,
@@ -322,6 +314,30 @@ impl Gateway {
             forwards,
         })
     }
+}
+
+/// Starts the rounds over live grants; answers what rings for one.
+fn start_recheck(services: &Services, stop: &CancellationToken, parts: &Supervisor) -> Recheck {
+    let recheck = Recheck::default();
+    let (auth, shards) = (Arc::clone(&services.auth), services.shards.clone());
+    let (rounds, stop) = (recheck.clone(), stop.clone());
+    let life = parts.part("grants");
+    life.spawn(|pulse| rounds.run(auth, shards, stop, pulse));
+    recheck
+}
+
+type ShardThreads = (Vec<std::thread::JoinHandle<()>>, Vec<ShardStats>);
+
+fn start_shards(
+    seats: impl Iterator<Item = ShardSeat>,
+    services: &Arc<Services>,
+) -> std::io::Result<ShardThreads> {
+    let (mut threads, mut stats) = (Vec::new(), Vec::new());
+    for seat in seats {
+        stats.push(seat.stats.clone());
+        threads.push(start_shard(seat, Arc::clone(services))?);
+    }
+    Ok((threads, stats))
 }
 
 /// What feeds the hub, but for Kafka, which is made where it is started.

@@ -194,6 +194,8 @@ struct About {
     trace: Option<TraceId>,
     violations: Vec<Violation>,
     allow: Option<Cow<'static, str>>,
+    /// A word that says more than the cause's.
+    reason: Option<&'static str>,
 }
 
 impl Refusal {
@@ -248,6 +250,13 @@ impl Refusal {
     #[must_use]
     pub(crate) fn of(mut self, tenant: &TenantId) -> Self {
         self.about_mut().tenant = Some(tenant.clone());
+        self
+    }
+
+    /// Puts a word for programs before the cause's own, which it makes more specific.
+    #[must_use]
+    pub(crate) fn because(mut self, reason: &'static str) -> Self {
+        self.about_mut().reason = Some(reason);
         self
     }
 
@@ -306,8 +315,12 @@ impl Refusal {
             reason,
             title,
         } = self.cause.http();
-        let mut problem = Problem::new(status, reason, title).with_detail(&*self.detail);
         let about = self.about.as_deref().cloned().unwrap_or_default();
+        let first = about.reason.unwrap_or(reason);
+        let mut problem = Problem::new(status, first, title).with_detail(&*self.detail);
+        if first != reason {
+            problem.reason_codes.push(reason.to_owned());
+        }
         let trace = about.trace.unwrap_or_else(new_trace);
         problem.trace_id = Some(trace.to_string());
         problem.tenant_id = about.tenant;

@@ -491,8 +491,10 @@ async fn drain_and_stop(
             }
             gateway.source
         });
+        let joined = joined.await;
+        // Every shard has answered what it passed on.
         gateway.forwards.shutdown_background();
-        if let Ok(source) = joined.await {
+        if let Ok(source) = joined {
             stop.cancel();
             match tokio::task::spawn_blocking(move || source.join()).await {
                 Ok(Ok(())) => {}

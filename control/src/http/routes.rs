@@ -220,7 +220,7 @@ impl Access {
     }
 
     /// The word for programs when it is not allowed.
-    pub(super) const fn refusal(self) -> &'static str {
+    pub const fn refusal(self) -> &'static str {
         match self {
             Self::Public => "scope.none",
             Self::Read => "scope.read",

@@ -12,13 +12,12 @@ use super::counts::{Counts, Permit, take};
 use super::rates::{KeyedRate, RateClock};
 use super::{Admission, CLIENTS_MAX, ClientKey, Limit, LimitError, TENANTS_MAX, quota};
 
-/// Requests of the node that are passed on at a time. Source: arbitrary, because the control plane
-/// reads with a handful of connections, and a write waits some milliseconds for its commit.
-const NODE_MAX: usize = 512;
-/// Those of one tenant. Source: arbitrary, because sixty writers at once fill a commit.
-const TENANT_MAX: usize = 128;
+/// Requests of the node that are passed on at a time. Source: the control plane's line of writes.
+const NODE_MAX: usize = 1_024;
+/// Those of one tenant. Source: the writes of one transaction of the control plane.
+const TENANT_MAX: usize = 256;
 /// Those of one client. Source: arbitrary, because a site behind one address is a few tenants.
-const CLIENT_MAX: usize = 256;
+const CLIENT_MAX: usize = 512;
 /// Reads of one tenant that the control plane works on; the others of its places wait for them, so
 /// that another tenant's request stands behind a few. Source: twice the reading connections.
 const TENANT_READS_MAX: usize = 8;

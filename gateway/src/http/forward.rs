@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use super::answer::{self, Answer};
 use super::discard::discard;
 use crate::admission::{Charge, Forward, Limit};
-use crate::auth::Caller;
+use crate::auth::{AuthError, Caller};
 use crate::refusal::{Cause, Refusal};
 use crate::shard::Shell;
 
@@ -90,7 +90,8 @@ async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
     let client = super::visitor(&head.extensions).client;
     let services = &shell.services;
     let token = answer::token(&head.headers);
-    let caller = services.auth.authenticate(token, client).await?;
+    let caller = services.auth.authenticate(token, client).await;
+    let caller = caller.map_err(unauthorized)?;
     let principal = caller.principal();
     super::visitor(&head.extensions).is_of(&principal.tenant);
     check_access(endpoint.access(), &caller, &head.headers)
@@ -107,29 +108,41 @@ async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
     })))
 }
 
+/// In the words of the control plane, which would have said the same.
+fn unauthorized(error: AuthError) -> Refusal {
+    match error {
+        AuthError::Missing | AuthError::Unknown => Refusal::from(error).because("key.unknown"),
+        AuthError::Expired
+        | AuthError::Suspended
+        | AuthError::TooManyFailures(_)
+        | AuthError::Unavailable => error.into(),
+    }
+}
+
 /// Whether the key covers the endpoint, for the tenant that the request names or its own.
 fn check_access(access: Access, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
     let principal = caller.principal();
-    let tenant = match headers.get("x-tenant-id") {
+    let own = principal.tenant.as_str().as_bytes();
+    let named = headers.get("x-tenant-id");
+    let tenant = match named.filter(|named| named.as_bytes() != own) {
         None => principal.tenant.clone(),
+        Some(_) if !principal.is_platform() => {
+            let detail = "X-Tenant-Id names another tenant than the key's";
+            return Err(Refusal::forbidden(detail).because("tenant.mismatch"));
+        }
         Some(named) => {
-            let named = named
-                .to_str()
-                .ok()
-                .and_then(|name| TenantId::new(name).ok());
-            named.ok_or_else(|| Refusal::malformed("X-Tenant-Id is not a tenant's id"))?
+            let text = named.to_str().ok();
+            let tenant = text.and_then(|name| TenantId::new(name).ok());
+            let invalid = || Refusal::malformed("X-Tenant-Id is not a tenant's id");
+            tenant.ok_or_else(|| invalid().because("tenant.invalid"))?
         }
     };
-    if tenant != principal.tenant && !principal.is_platform() {
-        let detail = "X-Tenant-Id names another tenant than the key's";
-        return Err(Refusal::forbidden(detail));
-    }
     if access.allows(principal, &tenant) {
         return Ok(());
     }
     let scope = access.scope(tenant.as_str()).unwrap_or_default();
     let detail = format!("the key {} lacks the scope {scope}", principal.key_id);
-    Err(Refusal::new(Cause::Forbidden, detail))
+    Err(Refusal::new(Cause::Forbidden, detail).because(access.refusal()))
 }
 
 /// A body that is compressed is not read. Source: RFC 9110 section 8.4.

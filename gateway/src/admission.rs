@@ -23,7 +23,7 @@ pub use counts::Permit;
 use counts::{Counts, take};
 pub use figures::{AdmissionFigures, RATE_LABELS};
 use forwards::Forwards;
-pub use forwards::{Charge, Forward};
+pub use forwards::{Asks, Charge, Forward};
 use freshet_proto::ids::TenantId;
 use freshet_proto::principal::{Edition, Principal};
 use governor::clock::Clock as _;

@@ -1,6 +1,7 @@
 //! What requests that are passed on to the control plane may hold: places, bytes and a rate, of the
 //! node, of a tenant and of a client.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,8 +20,8 @@ const TENANT_MAX: usize = 256;
 /// Those of one client. Source: arbitrary, because a site behind one address is a few tenants.
 const CLIENT_MAX: usize = 512;
 /// Reads of one tenant that the control plane works on; the others of its places wait for them, so
-/// that another tenant's request stands behind a few. Source: twice the reading connections.
-const TENANT_READS_MAX: usize = 8;
+/// that another tenant's request stands behind a few. Source: half of the reading connections.
+const TENANT_READS_MAX: usize = 2;
 /// Bodies of the node, of requests and of answers. Source: arbitrary, because it is eight imports.
 const NODE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Those of one tenant. Source: the largest import, 32 MiB, and its answer.
@@ -29,9 +30,13 @@ const TENANT_BYTES_MAX: usize = 40 * 1024 * 1024;
 const CLIENT_BYTES_MAX: usize = TENANT_BYTES_MAX;
 /// Requests of one client in a second. Source: `connect-rate-per-client-max`.
 const CLIENT_PER_SECOND: u32 = 20_000;
-/// Requests of a tenant in a second, by the reads of its edition. Source: arbitrary, because the
-/// largest edition's is three times what one control plane can write.
-const TENANT_BY_READS: u32 = 5;
+/// Writes of a tenant in a second, by the reads of its edition. Source: arbitrary, because the largest
+/// edition's is three times what one control plane can write.
+const WRITES_BY_READS: u32 = 5;
+/// Its reads of versions, layers and the like in a second: that part of the reads of its edition, and ten
+/// times as many at once. Source: arbitrary, because each is a question to the store, a hundred times
+/// what a read of a channel in memory costs, and people ask them.
+const READS_SHARE: u32 = 10;
 
 /// What is under way.
 #[derive(Debug)]
@@ -43,15 +48,21 @@ pub(super) struct Forwards {
     tenant_bytes: Counts<TenantId>,
     client_bytes: Counts<ClientKey>,
     reads: Counts<TenantId, Semaphore>,
-    /// By edition, as reads are.
-    tenant_rates: [KeyedRate<TenantId>; 3],
+    /// By edition.
+    write_rates: [KeyedRate<TenantId>; 3],
+    read_rates: [KeyedRate<TenantId>; 3],
     client_rate: KeyedRate<ClientKey>,
 }
 
 impl Forwards {
     pub(super) fn new(editions: [Edition; 3], clock: RateClock) -> Self {
-        let by_edition =
-            editions.map(|edition| quota(edition.limits().reads_per_second * TENANT_BY_READS));
+        let writes = |edition: Edition| quota(edition.limits().reads_per_second * WRITES_BY_READS);
+        let reads = |edition: Edition| {
+            let burst = edition.limits().reads_per_second;
+            let at_once = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+            quota(burst / READS_SHARE).allow_burst(at_once)
+        };
+        let by_tenant = |quota| KeyedRate::new(quota, TENANTS_MAX, clock);
         Self {
             node: Arc::default(),
             tenants: Counts::new(TENANTS_MAX),
@@ -60,7 +71,8 @@ impl Forwards {
             tenant_bytes: Counts::new(TENANTS_MAX),
             client_bytes: Counts::new(CLIENTS_MAX),
             reads: Counts::made_by(TENANTS_MAX, || Semaphore::new(TENANT_READS_MAX)),
-            tenant_rates: by_edition.map(|quota| KeyedRate::new(quota, TENANTS_MAX, clock)),
+            write_rates: editions.map(writes).map(by_tenant),
+            read_rates: editions.map(reads).map(by_tenant),
             client_rate: KeyedRate::new(quota(CLIENT_PER_SECOND), CLIENTS_MAX, clock),
         }
     }
@@ -71,7 +83,8 @@ impl Forwards {
         self.tenant_bytes.tidy();
         self.client_bytes.tidy();
         self.reads.tidy();
-        self.tenant_rates.iter().for_each(KeyedRate::tidy);
+        self.write_rates.iter().for_each(KeyedRate::tidy);
+        self.read_rates.iter().for_each(KeyedRate::tidy);
         self.client_rate.tidy();
     }
 
@@ -84,6 +97,15 @@ impl Forwards {
     pub(super) fn bytes(&self) -> u64 {
         self.node_bytes.load(Ordering::Relaxed) as u64
     }
+}
+
+/// What a request asks of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// To be told something.
+    Read,
+    /// To change something.
+    Write,
 }
 
 /// A request that is passed on: its places, and what its bodies have been charged.
@@ -144,12 +166,17 @@ impl Admission {
         &self,
         principal: &Principal,
         client: ClientKey,
+        kind: Asks,
     ) -> Result<Forward, LimitError> {
         let forwards = &self.forwards;
         let tenant = &principal.tenant;
         let too_fast = |wait| self.limit_for(Limit::Forwards, wait);
         forwards.client_rate.check(&client).map_err(too_fast)?;
-        let rate = &forwards.tenant_rates[principal.edition as usize];
+        let rates = match kind {
+            Asks::Read => &forwards.read_rates,
+            Asks::Write => &forwards.write_rates,
+        };
+        let rate = &rates[principal.edition as usize];
         rate.check(tenant).map_err(too_fast)?;
         let full = || self.limit(Limit::Forwards);
         let places = [

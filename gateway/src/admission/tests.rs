@@ -239,16 +239,16 @@ fn one_tenants_requests_to_the_control_plane_leave_room_for_another() {
     let (a, b) = (principal("a"), principal("b"));
     let mut held = Vec::new();
     let refused = loop {
-        match admission.admit_forward(&a, client(1)) {
+        match admission.admit_forward(&a, client(1), Asks::Write) {
             Ok(forward) => held.push(forward),
             Err(refused) => break refused,
         }
     };
     assert_eq!(refused.limit, Limit::Forwards);
     assert_eq!(admission.figures().forwards, held.len() as u64);
-    assert!(admission.admit_forward(&b, client(2)).is_ok());
+    assert!(admission.admit_forward(&b, client(2), Asks::Write).is_ok());
     held.pop();
-    assert!(admission.admit_forward(&a, client(1)).is_ok());
+    assert!(admission.admit_forward(&a, client(1), Asks::Write).is_ok());
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn bodies_are_charged_to_their_tenant_until_they_are_let_go() {
     let admission = admission(&[]);
     let step = 8 * 1024 * 1024;
     let forward = |name: &str, number| {
-        let admitted = admission.admit_forward(&principal(name), client(number));
+        let admitted = admission.admit_forward(&principal(name), client(number), Asks::Write);
         admitted.unwrap().charge
     };
     let (mut first, mut second) = (forward("a", 1), forward("a", 2));
@@ -272,4 +272,19 @@ fn bodies_are_charged_to_their_tenant_until_they_are_let_go() {
     drop(first);
     assert_eq!(admission.figures().forward_bytes, 0);
     assert!(second.grow(step));
+}
+
+#[test]
+fn questions_to_the_store_are_fewer_than_writes() {
+    let admission = admission(&[]);
+    let a = principal("a");
+    let within = |kind| {
+        let tries = 0..10_000;
+        let admitted = tries.filter(|_| admission.admit_forward(&a, client(1), kind).is_ok());
+        admitted.count()
+    };
+    let reads = within(Asks::Read);
+    let burst = a.edition.limits().reads_per_second as usize;
+    assert!((burst..2 * burst).contains(&reads), "{reads}");
+    assert!(within(Asks::Write) > 2 * reads);
 }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use super::answer::{self, Answer};
 use super::discard::discard;
-use crate::admission::{Charge, Forward, Limit};
+use crate::admission::{Asks, Charge, Forward, Limit};
 use crate::auth::{AuthError, Caller};
 use crate::refusal::{Cause, Refusal};
 use crate::shard::Shell;
@@ -99,13 +99,21 @@ async fn admit(shell: &Shell, head: &Parts) -> Result<Passage, Refusal> {
     check_coding(endpoint, &head.headers).map_err(|refusal| refusal.of(&principal.tenant))?;
     let forward = services
         .admission
-        .admit_forward(principal, client)
+        .admit_forward(principal, client, asks(&head.method))
         .map_err(|limit| Refusal::from(limit).of(&principal.tenant))?;
     Ok(Passage::Forward(Box::new(Admitted {
         caller,
         endpoint,
         forward,
     })))
+}
+
+fn asks(method: &Method) -> Asks {
+    if matches!(*method, Method::GET | Method::HEAD) {
+        Asks::Read
+    } else {
+        Asks::Write
+    }
 }
 
 /// In the words of the control plane, which would have said the same.
@@ -228,8 +236,7 @@ async fn pass_on(
         mut charge,
     } = forward;
     let is_head = *request.method() == Method::HEAD;
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let turn = if is_read {
+    let turn = if asks(request.method()) == Asks::Read {
         // Never closed, so this fails for nobody.
         turns.acquire_owned().await.ok()
     } else {

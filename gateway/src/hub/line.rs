@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use freshet_proto::ids::{ChannelId, TenantId};
 
-/// Fetches of one tenant at a time. Source: a quarter of all, so that an origin that hangs for one
-/// tenant's channels leaves most of them to the others.
-const TENANT_FETCHES_MAX: usize = 8;
+/// Fetches of one tenant at a time. Source: half of the store's reading connections, so that one tenant
+/// keeps neither them nor the threads behind them from the others.
+const TENANT_FETCHES_MAX: usize = 2;
 
 /// The lines. A tenant stands in `turns` as long as it has channels that wait.
 #[derive(Debug, Default)]

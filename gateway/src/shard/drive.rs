@@ -36,8 +36,10 @@ pub(super) async fn drive(shell: &Rc<Shell>, mut mail: mpsc::Receiver<Mail>, pul
             return;
         }
         if shell.next_input_turn() {
-            // Who was woken reads now; who was not has the turn after.
+            // Who was woken reads now; who was not has the turn after. Between the two come threads that
+            // share this one's core: they have the next change.
             shell.wake.notify_one();
+            std::thread::yield_now();
             tokio::task::yield_now().await;
         }
         let timer = shell.state.borrow().core.poll_timeout();

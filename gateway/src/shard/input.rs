@@ -18,15 +18,15 @@ use freshet_proto::ids::TenantId;
 use super::Shell;
 use crate::admission::ClientKey;
 
-/// What a payer's input may cost in one turn. Source: arbitrary, because it is what 16 reads or 32
+/// What a payer's input may cost in one turn. Source: arbitrary, because it is what 16 reads or 8
 /// requests cost, some 0.15 ms of a core, about as long as a slice of writes.
 const TURN_BYTES: usize = 16 * 1024;
 /// What a read costs at least, in bytes: the system call, and the answer to a ping. Source: measured
 /// for writes (decision 0008), of which a read is about a half.
 const READ_BYTES: usize = 1_024;
-/// What a request costs that hyper parsed, in bytes. Source: a cached read takes about 6 µs of a core
-/// (docs/benchmarks.md), as long as a send of half a KiB.
-pub(crate) const REQUEST_BYTES: usize = 512;
+/// What a request costs that hyper parsed, in bytes. Source: a request that is refused takes some 20 µs
+/// of a core, twice a read with its pong.
+pub(crate) const REQUEST_BYTES: usize = 2 * READ_BYTES;
 /// Payers whose budgets are remembered while nobody waits. Source: arbitrary, because an entry is
 /// some 80 bytes, and one that is forgotten begins the same turn anew.
 const PAYERS_MAX: usize = 1_024;

@@ -184,6 +184,15 @@ impl Authenticator {
         Ok(caller)
     }
 
+    /// Whose a key was when it was last looked up, if it was good.
+    pub(crate) fn known_tenant(&self, key: &str) -> Option<TenantId> {
+        let entry = self.known.get(&KeyDigest::of(key).into())?;
+        match &entry.answer().as_ref()?.verdict {
+            Verdict::Good(grant) => Some(grant.principal.tenant.clone()),
+            Verdict::Suspended | Verdict::Unknown => None,
+        }
+    }
+
     /// Whether a key was good when it was last looked up.
     fn is_known(&self, id: &GrantId) -> bool {
         let entry = self.known.get(id);

@@ -204,7 +204,7 @@ pub(crate) fn visitor(extensions: &http::Extensions) -> &Visitor {
 
 async fn handle(shell: Rc<Shell>, request: Request<Incoming>, upgrade: Upgrade) -> Answer {
     shell.count(|figures| figures.requests += 1);
-    let payer = visitor(request.extensions()).payer();
+    let payer = payer(&shell, &request);
     shell.input_turn(&payer).await;
     shell.charge_input(&payer, REQUEST_BYTES);
     let trace = carried_trace(|name| request.headers().get(name)?.to_str().ok());
@@ -214,6 +214,18 @@ async fn handle(shell: Rc<Shell>, request: Request<Incoming>, upgrade: Upgrade) 
             shell.count_refusal(&refusal);
             answer::refused(&refusal.traced(trace))
         })
+}
+
+/// Who pays for a request: the tenant of its key, if it was good when it was last looked up; so who comes
+/// anew does not wait for others of its address.
+fn payer<B>(shell: &Shell, request: &Request<B>) -> Payer {
+    let token = answer::token(request.headers());
+    let tenant = token.and_then(|token| shell.services.auth.known_tenant(token));
+    let visitor = visitor(request.extensions());
+    if let Some(tenant) = tenant {
+        visitor.is_of(&tenant);
+    }
+    visitor.payer()
 }
 
 async fn route(

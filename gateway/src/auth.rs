@@ -186,7 +186,8 @@ impl Authenticator {
 
     /// Whose a key was when it was last looked up, if it was good.
     pub(crate) fn known_tenant(&self, key: &str) -> Option<TenantId> {
-        let entry = self.known.get(&KeyDigest::of(key).into())?;
+        let id = GrantId::from(KeyDigest::of(key));
+        let entry = self.known.get(&id)?;
         match &entry.answer().as_ref()?.verdict {
             Verdict::Good(grant) => Some(grant.principal.tenant.clone()),
             Verdict::Suspended | Verdict::Unknown => None,

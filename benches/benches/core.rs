@@ -12,6 +12,7 @@ use freshet_fanout::time::Time;
 use freshet_proto::envelope::Event;
 use freshet_proto::frame::ClientFrame;
 
+#[expect(dead_code, reason = "it is shared with benches that need more of it")]
 mod fixture;
 
 use fixture::{KEYS, SUBSCRIBERS};

@@ -258,7 +258,7 @@ mod tests {
         // It was given more time meanwhile.
         grants.replace(grant("a", "t", Some(2_000)));
         assert_eq!(grants.poll_due(at(1_000)), None);
-        assert_eq!(grants.poll_due(at(2_000)), Some((Due::End, ids.clone())));
+        assert_eq!(grants.poll_due(at(2_000)), Some((Due::End, ids)));
         assert_eq!(grants.poll_due(at(3_000)), None);
     }
 }

@@ -105,12 +105,14 @@ impl Input {
         }
     }
 
-    /// Begins the next turn: as many of each payer's are woken as may read in it.
-    fn next_turn(&mut self) {
+    /// Begins the next turn: as many of each payer's are woken as may read in it. Answers whether there
+    /// was anybody.
+    fn next_turn(&mut self) -> bool {
         self.turn += 1;
+        let is_awaited = !self.waiting.is_empty();
         for _ in 0..self.waiting.len() {
             let Some(payer) = self.waiting.pop_front() else {
-                return;
+                break;
             };
             let Some(budget) = self.payers.get_mut(&payer) else {
                 continue;
@@ -121,6 +123,7 @@ impl Input {
                 self.waiting.push_back(payer);
             }
         }
+        is_awaited
     }
 }
 
@@ -154,11 +157,9 @@ impl Shell {
         self.input.borrow_mut().spend(payer, bytes);
     }
 
-    /// Begins the next turn of input; answers whether somebody waits for another.
+    /// Begins the next turn of input; answers whether somebody waited for it.
     pub(super) fn next_input_turn(&self) -> bool {
-        let mut input = self.input.borrow_mut();
-        input.next_turn();
-        !input.waiting.is_empty()
+        self.input.borrow_mut().next_turn()
     }
 }
 
@@ -250,9 +251,9 @@ mod tests {
         assert_eq!(waiting(&input), [24, 0]);
         input.next_turn();
         assert_eq!(waiting(&input), [8, 0]);
-        input.next_turn();
+        assert!(input.next_turn(), "the last of them had waited for it");
         assert_eq!(waiting(&input), [0, 0]);
-        assert!(input.waiting.is_empty());
+        assert!(!input.next_turn());
     }
 
     #[test]

@@ -236,7 +236,7 @@ struct Gateway {
     threads: Vec<std::thread::JoinHandle<()>>,
     source: SourceHandle,
     /// Runs what clients ask of the control plane.
-    forwards: Runtime,
+    forwards: Forwarding,
 }
 
 impl Gateway {
@@ -252,8 +252,8 @@ impl Gateway {
             bus,
             parts,
         } = needs;
-        let forwards = forwarding_runtime()?;
-        let origin = origin(config, control, forwards.handle().clone())?;
+        let forwards = Forwarding::start()?;
+        let origin = origin(config, control, forwards.handle())?;
         let admission = Arc::new(Admission::new(config, clock));
         let auth = Arc::new(Authenticator::new(
             origin.clone(),
@@ -388,13 +388,35 @@ fn start_shard(
     })
 }
 
-/// One thread, so that clients' requests share no more than that with everything else.
-fn forwarding_runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("freshet-forward")
-        .enable_all()
-        .build()
+/// The runtime of clients' requests to the control plane: one thread, so that they share no more than
+/// that with everything else. What is under way when it is dropped is not waited for.
+struct Forwarding(Option<Runtime>);
+
+impl Forwarding {
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("freshet-forward")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Handle {
+        let runtime = self.0.as_ref();
+        runtime
+            .expect("it is there until the drop")
+            .handle()
+            .clone()
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn origin(
@@ -493,7 +515,7 @@ async fn drain_and_stop(
         });
         let joined = joined.await;
         // Every shard has answered what it passed on.
-        gateway.forwards.shutdown_background();
+        drop(gateway.forwards);
         if let Ok(source) = joined {
             stop.cancel();
             match tokio::task::spawn_blocking(move || source.join()).await {

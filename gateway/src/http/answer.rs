@@ -151,10 +151,10 @@ pub(crate) fn check_tenant(principal: &Principal, named: Option<&str>) -> Result
     };
     match TenantId::new(named) {
         Ok(named) if named == principal.tenant => Ok(()),
-        Ok(_) => {
+        Err(_) if !named.is_ascii() => Err(Refusal::malformed("X-Tenant-Id is not a tenant's id")),
+        Ok(_) | Err(_) => {
             let detail = "X-Tenant-Id names another tenant than the key's";
             Err(Refusal::forbidden(detail))
         }
-        Err(_) => Err(Refusal::malformed("X-Tenant-Id is not a tenant's id")),
     }
 }

@@ -236,7 +236,12 @@ fn a_read_that_waits_holds_a_place_among_its_tenants_streams() {
 #[test]
 fn one_tenants_requests_to_the_control_plane_leave_room_for_another() {
     let admission = admission(&[]);
-    let (a, b) = (principal("a"), principal("b"));
+    // Of an edition whose rate is above what may be under way.
+    let large = |name| Principal {
+        edition: Edition::Enterprise,
+        ..principal(name)
+    };
+    let (a, b) = (large("a"), large("b"));
     let mut held = Vec::new();
     let refused = loop {
         match admission.admit_forward(&a, client(1), Asks::Write) {

@@ -1,13 +1,14 @@
 //! Live grants are asked for again: at once after a gap in the events, and in the background, so that
 //! a change of access that nobody saw is found within a minute.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use freshet_control::Pulse;
 use freshet_control::alive::BEAT_EVERY;
 use freshet_proto::grant::{GRANTS_PER_QUESTION_MAX, Grant, GrantId, Standing};
+use freshet_proto::ids::TenantId;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -78,8 +79,9 @@ impl Round<'_> {
     async fn run(&self) {
         let live = self.live().await;
         let grants: Vec<Arc<Grant>> = live.into_values().collect();
+        let mut suspended = HashSet::new();
         for part in grants.chunks(GRANTS_PER_QUESTION_MAX) {
-            self.settle(part).await;
+            self.settle(part, &mut suspended).await;
         }
     }
 
@@ -99,8 +101,9 @@ impl Round<'_> {
         live
     }
 
-    /// Asks for some grants until there is an answer, and tells the shards what has changed.
-    async fn settle(&self, grants: &[Arc<Grant>]) {
+    /// Asks for some grants until there is an answer, and tells the shards what has changed. A tenant
+    /// that is `suspended` is told of once in a round, whatever number of its grants is live.
+    async fn settle(&self, grants: &[Arc<Grant>], suspended: &mut HashSet<TenantId>) {
         let ids: Vec<GrantId> = grants.iter().map(|grant| grant.id).collect();
         let (round, standings) = loop {
             let round = self.auth.round();
@@ -116,11 +119,16 @@ impl Round<'_> {
             let Some(change) = difference(held, standing) else {
                 continue;
             };
+            if let AccessChange::Suspended(tenant) = &change
+                && !suspended.insert(tenant.clone())
+            {
+                continue;
+            }
             // A grant that changed while the question was under way may be older in the answer than
             // what the event of it said; the next round tells. What ends is told in any case.
             let is_end = !matches!(&change, AccessChange::Grant { now: Some(_), .. });
             if is_end || round == self.auth.round() {
-                tracing::info!(?change, "a change of access was missed, and is made up for");
+                tracing::debug!(?change, "a change of access was missed, and is made up for");
                 self.tell(&change).await;
             }
         }

@@ -48,6 +48,19 @@ impl World {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
+    async fn suspend_demo(&self) {
+        let body = r#"{"tenantId": "demo", "edition": "enterprise", "status": "suspended"}"#;
+        let request = Request::builder()
+            .method("POST")
+            .uri("/v1/tenants")
+            .header("Authorization", "Bearer demo-admin-key")
+            .header("Content-Type", "application/json")
+            .body(axum::body::Body::from(body))
+            .unwrap();
+        let Ok(answer) = self.control.router().oneshot(request).await;
+        assert!(answer.status().is_success());
+    }
+
     async fn authenticate(&self, key: &str) -> Result<Caller, AuthError> {
         self.auth.authenticate(Some(key), CLIENT.into()).await
     }
@@ -182,18 +195,45 @@ async fn who_was_let_in_before_a_change_is_asked_again_before_anything_is_opened
 #[tokio::test]
 async fn a_suspended_tenant_is_told_apart_from_a_key_that_opens_nothing() {
     let world = World::open().await;
-    let body = r#"{"tenantId": "demo", "edition": "enterprise", "status": "suspended"}"#;
-    let request = Request::builder()
-        .method("POST")
-        .uri("/v1/tenants")
-        .header("Authorization", "Bearer demo-admin-key")
-        .header("Content-Type", "application/json")
-        .body(axum::body::Body::from(body))
-        .unwrap();
-    let Ok(answer) = world.control.router().oneshot(request).await;
-    assert!(answer.status().is_success());
+    world.suspend_demo().await;
     let error = world.authenticate("demo-key").await.unwrap_err();
     assert_eq!(error, AuthError::Suspended);
     let error = world.authenticate("nobody's").await.unwrap_err();
     assert_eq!(error, AuthError::Unknown);
+}
+
+#[tokio::test]
+async fn a_suspension_that_was_missed_is_told_once_for_all_grants_of_the_tenant() {
+    let world = World::open().await;
+    let mut grants = vec![world.authenticate("demo-key").await.unwrap().grant];
+    for number in 0..3 {
+        let body = format!(r#"{{"name": "n{number}", "scopes": ["ecs:read:demo"]}}"#);
+        let (_, made) = world.ask("POST", "/v1/keys", &body).await;
+        let key = made["secret"].as_str().unwrap();
+        grants.push(world.authenticate(key).await.unwrap().grant);
+    }
+    let tenant = grants[0].principal.tenant.clone();
+    world.suspend_demo().await;
+    let mut lanes = Lanes::of(grants);
+    let (recheck, stop) = (Recheck::default(), CancellationToken::new());
+    recheck.ring();
+    let shards = vec![lanes.shard.clone()];
+    let running = recheck.run(
+        Arc::clone(&world.auth),
+        shards,
+        stop.clone(),
+        Default::default(),
+    );
+    let running = tokio::spawn(running);
+    let told = tokio::time::timeout(Duration::from_secs(30), lanes.heard.recv()).await;
+    assert_eq!(told.unwrap(), Some(AccessChange::Suspended(tenant)));
+    // The lanes answer letters in their order: behind this one the round has told all it will.
+    for _ in 0..2 {
+        let (answer, held) = tokio::sync::oneshot::channel();
+        lanes.shard.send(Mail::Grants(answer)).await.unwrap();
+        held.await.unwrap();
+    }
+    assert!(lanes.heard.try_recv().is_err(), "it is told once");
+    stop.cancel();
+    running.await.unwrap();
 }

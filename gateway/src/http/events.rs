@@ -80,7 +80,6 @@ impl Push {
             .authenticate(answer::token(headers), client)
             .await?;
         super::visitor(&head.extensions).is_of(&caller.principal().tenant);
-        super::visitor(&head.extensions).is_of(&caller.principal().tenant);
         if !caller.principal().may_push_events() {
             let detail = "the key has no ecs:events:platform scope";
             return Err(Refusal::forbidden(detail));

@@ -220,6 +220,19 @@ impl Refusal {
         Self::new(Cause::NotFound, "there is nothing here")
     }
 
+    pub(crate) fn body_too_large(bytes_max: usize) -> Self {
+        let detail = format!("a body may have {bytes_max} bytes here");
+        Self::new(Cause::BodyTooLarge, detail)
+    }
+
+    pub(crate) fn body_too_slow() -> Self {
+        Self::new(Cause::BodyTimeout, "the body did not come in time")
+    }
+
+    pub(crate) fn body_broken_off() -> Self {
+        Self::malformed("the body broke off")
+    }
+
     /// `allow` names the methods, as the header does.
     pub(crate) fn method(allow: impl Into<Cow<'static, str>>) -> Self {
         let allow = allow.into();

@@ -89,7 +89,7 @@ impl Push {
         let bytes_max = services.config.body_bytes_max;
         let announced = text(headers, &CONTENT_LENGTH).and_then(|text| text.parse().ok());
         if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
-            return Err(too_large(bytes_max));
+            return Err(Refusal::body_too_large(bytes_max));
         }
         let full = || services.admission.refuse(Limit::Pushes);
         let pusher = services.push.admit().ok_or_else(full)?;
@@ -111,9 +111,9 @@ impl Push {
             let deadline = services.clock.deadline(self.deadline);
             let frame = match tokio::time::timeout_at(deadline, frame).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(_))) => return Err(Refusal::malformed("the body broke off")),
+                Ok(Some(Err(_))) => return Err(Refusal::body_broken_off()),
                 Ok(None) => break,
-                Err(_) => return Err(too_slow()),
+                Err(_) => return Err(Refusal::body_too_slow()),
             };
             // Trailers say nothing here.
             let Ok(data) = frame.into_data() else {
@@ -121,7 +121,7 @@ impl Push {
             };
             bytes += data.len();
             if bytes > bytes_max {
-                return Err(too_large(bytes_max));
+                return Err(Refusal::body_too_large(bytes_max));
             }
             let mut lines = Vec::new();
             cutter.feed(data, &mut lines);
@@ -236,15 +236,6 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 fn text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-fn too_large(bytes_max: usize) -> Refusal {
-    let detail = format!("a body may have {bytes_max} bytes here");
-    Refusal::new(Cause::BodyTooLarge, detail)
-}
-
-fn too_slow() -> Refusal {
-    Refusal::new(Cause::BodyTimeout, "the body did not come in time")
 }
 
 impl From<PushError> for Refusal {

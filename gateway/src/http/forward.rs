@@ -184,26 +184,22 @@ async fn read_body(
     body: &mut Incoming,
     (bytes_max, charge): (usize, &mut Charge),
 ) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let detail = format!("a body may have {bytes_max} bytes here");
-        Refusal::new(Cause::BodyTooLarge, detail)
-    };
     let announced = head.headers.get(CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
-        return Err(too_large());
+        return Err(Refusal::body_too_large(bytes_max));
     }
     let mut whole = BytesMut::new();
     let mut charged = 0;
     let reading = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Refusal::malformed("the body broke off"))?;
+            let frame = frame.map_err(|_| Refusal::body_broken_off())?;
             // Trailers say nothing here.
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             if whole.len() + data.len() > bytes_max {
-                return Err(too_large());
+                return Err(Refusal::body_too_large(bytes_max));
             }
             while charged < whole.len() + data.len() {
                 if !charge.grow(CHARGE_BYTES) {
@@ -218,10 +214,7 @@ async fn read_body(
     };
     match tokio::time::timeout(shell.services.config.control_timeout, reading).await {
         Ok(read) => read.map(|()| whole.freeze()),
-        Err(_) => Err(Refusal::new(
-            Cause::BodyTimeout,
-            "the body did not come in time",
-        )),
+        Err(_) => Err(Refusal::body_too_slow()),
     }
 }
 

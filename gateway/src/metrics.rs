@@ -131,6 +131,8 @@ pub struct ShardFigures {
     pub reads_ok: u64,
     /// Requests that were refused for a limit.
     pub limited: u64,
+    /// Reads of clients that wait for their payer's turn.
+    pub input_waiters: u64,
     /// From commit to applied, as clients said.
     pub propagation: Propagation,
     /// When the figures were copied, in seconds since the start.

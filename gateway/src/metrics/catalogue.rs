@@ -75,7 +75,13 @@ const SSE: usize = Wire::Sse as usize;
 const POLL: usize = Wire::Body as usize;
 
 /// The catalogue of what the shards count.
-static SHARD_METRICS: [Metric; 25] = [
+static SHARD_METRICS: [Metric; 26] = [
+    gauge(
+        "ecs_input_waiters",
+        "Reads of clients that wait for their tenant's turn.",
+        "",
+        &[("", |s| s.input_waiters)],
+    ),
     gauge(
         "ecs_connections",
         "Connections that are open.",

@@ -266,6 +266,7 @@ impl Shell {
         figures.counters = core.counters();
         figures.gauges = core.gauges();
         figures.at_secs = now.as_secs();
+        figures.input_waiters = self.input_waiters();
         self.stats.publish(figures);
     }
 }

@@ -59,13 +59,16 @@ pub(super) struct Input {
     payers: HashMap<Payer, Budget>,
     /// Payers somebody waits for, each once.
     waiting: VecDeque<Payer>,
+    /// The turn in which payers at rest were last forgotten.
+    tidied_in: u64,
 }
 
 #[derive(Debug, Default)]
 struct Budget {
     turn: u64,
     spent_bytes: usize,
-    /// In the order in which they came. At most one for each connection.
+    /// In the order in which they came: one for each poll of a connection that had to wait, so that a
+    /// connection that something else wakes meanwhile may stand here again.
     waiters: VecDeque<Waker>,
 }
 
@@ -87,7 +90,9 @@ impl Input {
 
     fn budget(&mut self, payer: &Payer) -> &mut Budget {
         if !self.payers.contains_key(payer) {
-            if self.payers.len() >= PAYERS_MAX {
+            // Once in a turn: where all of them wait, looking again finds none.
+            if self.payers.len() >= PAYERS_MAX && self.tidied_in != self.turn {
+                self.tidied_in = self.turn;
                 self.payers.retain(|_, budget| !budget.waiters.is_empty());
             }
             self.payers.insert(payer.clone(), Budget::default());
@@ -97,12 +102,26 @@ impl Input {
 
     fn wait(&mut self, payer: &Payer, waker: &Waker) {
         let budget = self.budget(payer);
-        if budget.waiters.is_empty() {
-            budget.waiters.push_back(waker.clone());
-            self.waiting.push_back(payer.clone());
-        } else {
+        let is_first = budget.waiters.is_empty();
+        let is_again = budget
+            .waiters
+            .back()
+            .is_some_and(|last| last.will_wake(waker));
+        if !is_again {
             budget.waiters.push_back(waker.clone());
         }
+        if is_first {
+            self.waiting.push_back(payer.clone());
+        }
+    }
+
+    /// How many wait. Cost: O(payers that somebody waits for).
+    fn waiters(&self) -> usize {
+        let waiting = self
+            .waiting
+            .iter()
+            .filter_map(|payer| self.payers.get(payer));
+        waiting.map(|budget| budget.waiters.len()).sum()
     }
 
     /// Begins the next turn: as many of each payer's are woken as may read in it. Answers whether there
@@ -155,6 +174,11 @@ impl Shell {
     /// Charges something else.
     pub(crate) fn charge_input(&self, payer: &Payer, bytes: usize) {
         self.input.borrow_mut().spend(payer, bytes);
+    }
+
+    /// How many wait for a turn of input.
+    pub(super) fn input_waiters(&self) -> u64 {
+        self.input.borrow().waiters() as u64
     }
 
     /// Begins the next turn of input; answers whether somebody waited for it.
@@ -218,7 +242,16 @@ impl FrameRate {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    /// A task that does nothing.
+    struct Nothing;
+
+    impl std::task::Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
 
     fn tenant(name: &str) -> Payer {
         Payer::Tenant(TenantId::new(name).unwrap())
@@ -242,10 +275,14 @@ mod tests {
     fn of_those_who_wait_as_many_are_woken_as_may_read_in_a_turn() {
         let (a, b) = (tenant("a"), tenant("b"));
         let mut input = Input::default();
-        for _ in 0..40 {
-            input.wait(&a, Waker::noop());
+        // Those of other tasks are other wakers; of one task only one stands at the end.
+        let tasks: Vec<Waker> = (0..40).map(|_| Arc::new(Nothing).into()).collect();
+        for waker in &tasks {
+            input.wait(&a, waker);
+            input.wait(&a, waker);
         }
         input.wait(&b, Waker::noop());
+        assert_eq!(input.waiters(), 41);
         let waiting = |input: &Input| [&a, &b].map(|payer| input.payers[payer].waiters.len());
         input.next_turn();
         assert_eq!(waiting(&input), [24, 0]);
@@ -261,6 +298,8 @@ mod tests {
         let mut input = Input::default();
         input.wait(&tenant("waits"), Waker::noop());
         for number in 0..10 * PAYERS_MAX {
+            input.next_turn();
+            input.wait(&tenant("waits"), Waker::noop());
             input.spend(&tenant(&number.to_string()), 1);
         }
         assert!(input.payers.len() <= PAYERS_MAX);

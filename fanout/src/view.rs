@@ -179,11 +179,7 @@ impl View {
 
     /// Whether the entry at `place`, a read, is to be answered and its body would have to be made.
     pub(crate) fn wants_new_body(&self, place: usize, channel: &Channel, bodies: &Bodies) -> bool {
-        let (entry, head) = (&self.entries[place], channel.head());
-        let head = Cursor {
-            epoch: head.epoch,
-            revision: head.revision,
-        };
+        let (entry, head) = (&self.entries[place], channel.head().cursor());
         self.key.mode == DeliveryMode::Delta
             && entry.is_behind(head.revision)
             && !is_waiting_read(channel, &self.key.filter, (entry.cursor, entry.start))
@@ -256,11 +252,7 @@ impl Studio<'_> {
     }
 
     fn head(&self) -> Cursor {
-        let head = self.channel.head();
-        Cursor {
-            epoch: head.epoch,
-            revision: head.revision,
-        }
+        self.channel.head().cursor()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cursor::Cursor;
 use crate::hash::ContentHash;
 use crate::ids::{ChannelId, Epoch, Key, Revision, TraceId, Version};
 use crate::limits::SNAPSHOT_BYTES_MAX;
@@ -73,6 +74,16 @@ pub enum SnapshotError {
     /// Not JSON of the right shape.
     #[error("not a snapshot: {0}")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl Head {
+    /// The cursor of who holds it.
+    pub const fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            revision: self.revision,
+        }
+    }
 }
 
 impl ChannelSnapshot {

@@ -108,13 +108,7 @@ impl Shard {
             }
         }
         Convergence {
-            head: slot.channel.as_ref().map(|channel| {
-                let head = channel.head();
-                Cursor {
-                    epoch: head.epoch,
-                    revision: head.revision,
-                }
-            }),
+            head: slot.channel.as_ref().map(|channel| channel.head().cursor()),
             revisions: shares
                 .into_iter()
                 .rev()

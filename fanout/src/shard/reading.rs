@@ -73,13 +73,7 @@ impl Shard {
     ) -> Result<Option<Cursor>, NoRoom> {
         let index = self.channel_or_load(now, id, edition)?;
         let channel = self.channels[index as usize].channel.as_ref();
-        Ok(channel.map(|channel| {
-            let head = channel.head();
-            Cursor {
-                epoch: head.epoch,
-                revision: head.revision,
-            }
-        }))
+        Ok(channel.map(|channel| channel.head().cursor()))
     }
 
     /// The body of a read, which its tenant pays for: at once while nobody else has work, and from its

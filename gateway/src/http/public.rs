@@ -1,6 +1,7 @@
 //! The control plane's documents that need no key, answered from a copy.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,15 +24,24 @@ const FRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct PublicDocuments {
     clock: Clock,
-    /// Held while one is asked for: the others wait, and find it.
-    copies: Mutex<HashMap<String, Copy>>,
+    copies: std::sync::Mutex<HashMap<String, Slot>>,
 }
 
-#[derive(Debug)]
+/// What is known of one document. Held while it is asked for: the others who want it wait, and find it,
+/// or that there is none.
+type Slot = Arc<Mutex<Known>>;
+
+#[derive(Debug, Default)]
+struct Known {
+    copy: Option<Copy>,
+    /// It is not asked for before.
+    fresh_until: Time,
+}
+
+#[derive(Clone, Debug)]
 struct Copy {
     kind: HeaderValue,
     body: Bytes,
-    fresh_until: Time,
 }
 
 impl PublicDocuments {
@@ -39,7 +49,7 @@ impl PublicDocuments {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            copies: Mutex::default(),
+            copies: std::sync::Mutex::default(),
         }
     }
 
@@ -53,35 +63,36 @@ impl PublicDocuments {
         origin: &Origin,
         path: &str,
     ) -> Result<(HeaderValue, Bytes), OriginError> {
-        let mut copies = self.copies.lock().await;
-        let held = copies.get(path);
-        if let Some(copy) = held.filter(|copy| self.clock.now() < copy.fresh_until) {
-            return Ok((copy.kind.clone(), copy.body.clone()));
-        }
-        let asked = ask(origin, path).await;
-        let now = self.clock.now();
-        let copy = match (asked, copies.get_mut(path)) {
-            (Ok((kind, body)), _) => {
-                let fresh_until = now + FRESH;
-                Copy {
-                    kind,
-                    body,
-                    fresh_until,
+        let slot = self.slot(path);
+        let mut known = slot.lock().await;
+        if self.clock.now() >= known.fresh_until {
+            let asked = ask(origin, path).await;
+            let now = self.clock.now();
+            match asked {
+                Ok(copy) => {
+                    known.copy = Some(copy);
+                    known.fresh_until = now + FRESH;
+                }
+                Err(error) => {
+                    known.fresh_until = now + FRESH_AFTER_FAILURE;
+                    if known.copy.is_none() {
+                        return Err(error);
+                    }
                 }
             }
-            (Err(_), Some(old)) => {
-                old.fresh_until = now + FRESH_AFTER_FAILURE;
-                return Ok((old.kind.clone(), old.body.clone()));
-            }
-            (Err(error), None) => return Err(error),
-        };
-        let answer = (copy.kind.clone(), copy.body.clone());
-        copies.insert(path.to_owned(), copy);
-        Ok(answer)
+        }
+        let none = || OriginError::Unreachable("it gave no answer a moment ago".to_owned());
+        let Copy { kind, body } = known.copy.clone().ok_or_else(none)?;
+        Ok((kind, body))
+    }
+
+    fn slot(&self, path: &str) -> Slot {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(copies.entry(path.to_owned()).or_default())
     }
 }
 
-async fn ask(origin: &Origin, path: &str) -> Result<(HeaderValue, Bytes), OriginError> {
+async fn ask(origin: &Origin, path: &str) -> Result<Copy, OriginError> {
     let request = Request::get(path).body(Bytes::new());
     let request = request.map_err(|error| OriginError::Broken(error.to_string()))?;
     let (head, body) = origin.forward(request, ()).await?.into_parts();
@@ -92,10 +103,8 @@ async fn ask(origin: &Origin, path: &str) -> Result<(HeaderValue, Bytes), Origin
         });
     }
     let json = HeaderValue::from_static("application/json");
-    Ok((
-        head.headers.get(CONTENT_TYPE).cloned().unwrap_or(json),
-        body,
-    ))
+    let kind = head.headers.get(CONTENT_TYPE).cloned().unwrap_or(json);
+    Ok(Copy { kind, body })
 }
 
 #[cfg(test)]
@@ -120,15 +129,23 @@ mod tests {
         // Whoever is asked for this answers 404.
         let gone = "/v1/gone";
         assert!(documents.document(&origin, gone).await.is_err());
-        let old = Copy {
-            kind: HeaderValue::from_static("text/plain"),
-            body: Bytes::from_static(b"old"),
+        let slot = documents.slot(gone);
+        let until = slot.lock().await.fresh_until;
+        assert!(until > Time::ZERO, "nobody is asked again for a while");
+        assert!(documents.document(&origin, gone).await.is_err());
+        assert_eq!(slot.lock().await.fresh_until, until);
+
+        let kind = HeaderValue::from_static("text/plain");
+        let body = Bytes::from_static(b"old");
+        *slot.lock().await = Known {
+            copy: Some(Copy { kind, body }),
             fresh_until: Time::ZERO,
         };
-        documents.copies.lock().await.insert(gone.to_owned(), old);
         let (_, served) = documents.document(&origin, gone).await.unwrap();
         assert_eq!(served, "old");
-        let until = documents.copies.lock().await[gone].fresh_until;
-        assert!(until > Time::ZERO, "nobody is asked again for a while");
+
+        // While one is waited for, another is served.
+        let _asking = slot.lock().await;
+        documents.document(&origin, path).await.unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! From a configuration to a running process, and back to the end of it.
 
 mod control;
+mod data_plane;
 mod listen;
 pub(crate) mod port;
 mod watch;
@@ -13,28 +14,24 @@ use freshet_control::ControlPlane;
 use freshet_fanout::limits::Settings;
 use freshet_proto::frame::{Hello, StreamLimits};
 use freshet_proto::limits::{CLIENT_FRAME_BYTES_MAX, FILTER_PATTERNS_MAX};
-use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::admission::Admission;
-use crate::auth::{Authenticator, Recheck};
+use crate::auth::Authenticator;
 use crate::clock::Clock;
-use crate::config::{Config, Role, SourceChoice};
+use crate::config::{Config, Role};
 use crate::http::PublicDocuments;
-use crate::hub::{self, Hub};
+use crate::hub;
 use crate::logging::LevelHandle;
 use crate::memory::MemoryBudget;
-use crate::metrics::{HubStats, ShardStats};
-use crate::origin::{Origin, Remote};
-use crate::shard::{self, Mail, Mailbox, ShardSeat};
-use crate::source::{
-    FeedGauge, FeedLimits, KafkaSource, PushPort, PushSource, Source, SourceHandle, SourceStatus,
-    feed, push,
-};
+use crate::origin::Origin;
+use crate::shard::Mailbox;
+use crate::source::PushPort;
 use crate::supervise::Supervisor;
+use data_plane::{DataPlane, Needs};
 
 /// What the shards share. Nothing in it is on the path of a delivery.
 #[derive(Debug)]
@@ -191,7 +188,7 @@ async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeErro
                 bus,
                 parts: &parts,
             };
-            Some(Gateway::start(needs, &mut admin, &stop)?)
+            Some(DataPlane::start(needs, &mut admin, &stop)?)
         }
         Role::Control => None,
     };
@@ -219,222 +216,6 @@ async fn serve(config: Config, level: LevelHandle) -> Result<ExitCode, ServeErro
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a data plane is made from.
-struct Needs<'a> {
-    config: &'a Config,
-    clock: Clock,
-    /// None: it is in another process.
-    control: Option<&'a ControlPlane>,
-    /// None: the source is not embedded.
-    bus: Option<crate::source::EmbeddedSource>,
-    parts: &'a Supervisor,
-}
-
-/// The data plane of a process.
-struct Gateway {
-    services: Arc<Services>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    source: SourceHandle,
-    /// Runs what clients ask of the control plane.
-    forwards: Forwarding,
-}
-
-impl Gateway {
-    fn start(
-        needs: Needs<'_>,
-        admin: &mut Admin,
-        stop: &CancellationToken,
-    ) -> Result<Self, ServeError> {
-        let Needs {
-            config,
-            clock,
-            control,
-            bus,
-            parts,
-        } = needs;
-        let forwards = Forwarding::start()?;
-        let origin = origin(config, control, forwards.handle())?;
-        let admission = Arc::new(Admission::new(config, clock));
-        let auth = Arc::new(Authenticator::new(
-            origin.clone(),
-            clock,
-            Arc::clone(&admission),
-        ));
-        let listeners = listen::public(config.listen, config.shards.get())?;
-        let (requests, wanted) = mpsc::channel(hub::REQUESTS_MAX);
-        let (shards, mails): (Vec<Mailbox>, Vec<_>) = listeners
-            .iter()
-            .map(|_| mpsc::channel(shard::MAIL_MAX))
-            .unzip();
-        let stats = Arc::new(HubStats::default());
-        let (push_source, push_port) = push(clock, Arc::clone(&stats));
-        let services = Arc::new(Services {
-            clock,
-            config: config.clone(),
-            node: node_name(),
-            auth: Arc::clone(&auth),
-            admission,
-            memory: MemoryBudget::new(config.memory_max),
-            origin: origin.clone(),
-            hub: requests,
-            shards: shards.clone(),
-            push: push_port,
-            public: PublicDocuments::new(clock),
-        });
-        let recheck = start_recheck(&services, stop, parts);
-        let sources = Sources {
-            bus,
-            push: push_source,
-            parts,
-        };
-        let (source, feed_gauge) = start_sources(config, sources, admin, stop, |feed| {
-            let hub = Hub::new(origin, (auth, recheck), shards, Arc::clone(&stats));
-            let stop = stop.clone();
-            let hub_life = parts.part("hub");
-            hub_life.spawn(|pulse| hub.run(feed, wanted, stop, pulse));
-            stats
-        })?;
-        let watched = Arc::clone(&services);
-        let watch_life = parts.part("watch");
-        watch_life.spawn(|pulse| watch::watch(watched, stop.clone(), pulse));
-        let seats = listeners.into_iter().zip(mails).enumerate();
-        let seats = seats.map(|(number, (listener, mail))| ShardSeat {
-            number,
-            listener,
-            mail,
-            stats: ShardStats::default(),
-            life: parts.part(format!("shard {number}")),
-        });
-        let (threads, stats) = start_shards(seats, &services)?;
-        admin.watch_gateway(Arc::clone(&services), stats, feed_gauge);
-        Ok(Self {
-            services,
-            threads,
-            source,
-            forwards,
-        })
-    }
-}
-
-/// Starts the rounds over live grants; answers what rings for one.
-fn start_recheck(services: &Services, stop: &CancellationToken, parts: &Supervisor) -> Recheck {
-    let recheck = Recheck::default();
-    let (auth, shards) = (Arc::clone(&services.auth), services.shards.clone());
-    let (rounds, stop) = (recheck.clone(), stop.clone());
-    let life = parts.part("grants");
-    life.spawn(|pulse| rounds.run(auth, shards, stop, pulse));
-    recheck
-}
-
-type ShardThreads = (Vec<std::thread::JoinHandle<()>>, Vec<ShardStats>);
-
-fn start_shards(
-    seats: impl Iterator<Item = ShardSeat>,
-    services: &Arc<Services>,
-) -> std::io::Result<ShardThreads> {
-    let (mut threads, mut stats) = (Vec::new(), Vec::new());
-    for seat in seats {
-        stats.push(seat.stats.clone());
-        threads.push(start_shard(seat, Arc::clone(services))?);
-    }
-    Ok((threads, stats))
-}
-
-/// What feeds the hub, but for Kafka, which is made where it is started.
-struct Sources<'a> {
-    /// None: the source is not embedded.
-    bus: Option<crate::source::EmbeddedSource>,
-    push: PushSource,
-    parts: &'a Supervisor,
-}
-
-/// Starts the log's source and the push ingress on one feed. The node's readiness follows the log.
-fn start_sources(
-    config: &Config,
-    sources: Sources<'_>,
-    admin: &mut Admin,
-    stop: &CancellationToken,
-    start_hub: impl FnOnce(crate::source::FeedReceiver) -> Arc<HubStats>,
-) -> Result<(SourceHandle, FeedGauge), ServeError> {
-    let (sender, receiver) = feed(FeedLimits::default());
-    let gauge = sender.gauge();
-    let status = Arc::new(SourceStatus::new(config.lag_ready_max_events));
-    admin.watch_source(Arc::clone(&status), start_hub(receiver));
-    let pushed = Arc::new(SourceStatus::new(config.lag_ready_max_events));
-    let (push_life, source_life) = (sources.parts.part("push"), sources.parts.part("source"));
-    // Without a thread there is nothing to join: the task ends with `stop`.
-    drop(Box::new(sources.push).start(sender.clone(), pushed, stop.clone(), push_life)?);
-    let source: Box<dyn Source> = match (&config.source, sources.bus) {
-        (SourceChoice::Kafka { brokers }, _) => Box::new(KafkaSource::new(brokers)),
-        (SourceChoice::Embedded, Some(bus)) => Box::new(bus),
-        (SourceChoice::Embedded, None) => {
-            unreachable!("the configuration was checked: without a control plane there is Kafka")
-        }
-    };
-    let handle = source.start(sender, status, stop.clone(), source_life)?;
-    Ok((handle, gauge))
-}
-
-fn start_shard(
-    seat: ShardSeat,
-    services: Arc<Services>,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let name = format!("freshet-shard-{}", seat.number);
-    std::thread::Builder::new().name(name).spawn(move || {
-        let number = seat.number;
-        if let Err(error) = shard::run(seat, services) {
-            tracing::error!(shard = number, %error, "a shard ended");
-        }
-    })
-}
-
-/// The runtime of clients' requests to the control plane: one thread, so that they share no more than
-/// that with everything else. What is under way when it is dropped is not waited for.
-struct Forwarding(Option<Runtime>);
-
-impl Forwarding {
-    fn start() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("freshet-forward")
-            .enable_all()
-            .build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> Handle {
-        let runtime = self.0.as_ref();
-        runtime
-            .expect("it is there until the drop")
-            .handle()
-            .clone()
-    }
-}
-
-impl Drop for Forwarding {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-fn origin(
-    config: &Config,
-    control: Option<&ControlPlane>,
-    forwards: Handle,
-) -> Result<Origin, ServeError> {
-    let runtime = (Handle::current(), forwards);
-    if let Some(control) = control {
-        return Ok(Origin::embedded(runtime, control.clone()));
-    }
-    let (Some(base), Some(key)) = (&config.control, &config.control_key) else {
-        unreachable!("the configuration was checked: a gateway has a control plane and a key")
-    };
-    let remote = Remote::new(base.clone(), key.reveal(), config.control_timeout)?;
-    Ok(Origin::remote(runtime, remote))
-}
-
 /// Takes memory in pages of 4 KiB and not of 2 MiB. Large ones make no delivery faster here, and a
 /// node of small connections holds up to a half more with them. Source: decision 0009.
 fn use_small_pages() {
@@ -456,15 +237,6 @@ fn raise_descriptor_limit(config: &Config) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }
-}
-
-/// Eight hex digits of the time: unlike those of the process before.
-fn node_name() -> String {
-    let millis = crate::clock::wall().as_millis();
-    format!(
-        "{:08x}",
-        (millis ^ u64::from(std::process::id()) << 20) & 0xffff_ffff
-    )
 }
 
 fn announce(config: &Config) {
@@ -497,33 +269,12 @@ async fn wait_for_end() -> std::io::Result<()> {
 }
 
 async fn drain_and_stop(
-    gateway: Option<Gateway>,
+    gateway: Option<DataPlane>,
     control: Option<&ControlPlane>,
     stop: &CancellationToken,
 ) {
     if let Some(gateway) = gateway {
-        for shard in &gateway.services.shards {
-            // A shard that has ended needs no drain.
-            drop(shard.send(Mail::Drain).await);
-        }
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in gateway.threads {
-                // One that panicked has ended the process.
-                drop(thread.join());
-            }
-            gateway.source
-        });
-        let joined = joined.await;
-        // Every shard has answered what it passed on.
-        drop(gateway.forwards);
-        if let Ok(source) = joined {
-            stop.cancel();
-            match tokio::task::spawn_blocking(move || source.join()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "the source ended badly"),
-                Err(error) => tracing::error!(%error, "the source could not be joined"),
-            }
-        }
+        gateway.drain(stop).await;
     }
     stop.cancel();
     if let Some(control) = control {
